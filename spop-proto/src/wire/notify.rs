@@ -1,0 +1,293 @@
+//! NOTIFY: messages and their arguments.
+
+use nom::Parser;
+use nom::number::complete::be_u8;
+use thiserror::Error;
+
+use super::DecodeError;
+use super::fault::{Parsed, decode_error};
+use super::value::{Value, value};
+use super::varint::{bytes, encode_bytes};
+
+/// The messages of a NOTIFY, in the order of the `messages` line of HAProxy's configuration.
+///
+/// The payload was checked whole when this was made, so iterating cannot fail. Names need not be
+/// unique, neither those of messages nor those of arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages<'a> {
+    rest: &'a [u8],
+    /// Arguments of the message handed out last; they lie in front of the next one.
+    skip: u8,
+}
+
+impl<'a> Messages<'a> {
+    /// Checks a payload from its first to its last byte.
+    ///
+    /// # Errors
+    /// When anything in it does not decode.
+    pub fn check(payload: &'a [u8]) -> Result<Self, DecodeError> {
+        match check(payload) {
+            Ok(()) => Ok(Self { rest: payload, skip: 0 }),
+            Err(error) => Err(decode_error(payload, error)),
+        }
+    }
+
+    /// For a payload that [`check`](Self::check) accepted before.
+    pub(crate) const fn checked(payload: &'a [u8]) -> Self {
+        Self { rest: payload, skip: 0 }
+    }
+
+    /// The first message of that name.
+    #[must_use]
+    pub fn named(mut self, name: &[u8]) -> Option<Message<'a>> {
+        self.find(|message| message.name == name)
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Message<'a>> {
+        while let Some(left) = self.skip.checked_sub(1) {
+            self.rest = arg(self.rest).ok()?.0;
+            self.skip = left;
+        }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (rest, (name, count)) = message(self.rest).ok()?;
+        self.rest = rest;
+        self.skip = count;
+        Some(Message { name, args: Args { rest, left: count } })
+    }
+}
+
+/// A message: a name and its arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    name: &'a [u8],
+    args: Args<'a>,
+}
+
+impl<'a> Message<'a> {
+    /// The name of the `spoe-message` section.
+    #[must_use]
+    pub const fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
+    /// The arguments in the order of the `args` line, repeated and unnamed ones included.
+    #[must_use]
+    pub const fn args(&self) -> Args<'a> {
+        self.args
+    }
+
+    /// The value of the first argument of that name; `None` where there is none.
+    #[must_use]
+    pub fn arg(&self, name: &str) -> Option<Value<'a>> {
+        self.args.clone().find(|arg| arg.name == name.as_bytes()).map(|arg| arg.value)
+    }
+
+    /// The value of the argument at that position, from 0.
+    #[must_use]
+    pub fn arg_at(&self, index: usize) -> Option<Value<'a>> {
+        self.args.clone().nth(index).map(|arg| arg.value)
+    }
+}
+
+/// The arguments of a message, in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    rest: &'a [u8],
+    left: u8,
+}
+
+impl<'a> Iterator for Args<'a> {
+    type Item = Arg<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Arg<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let (rest, arg) = arg(self.rest).ok()?;
+        self.rest = rest;
+        Some(arg)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(self.left), Some(usize::from(self.left)))
+    }
+}
+
+impl ExactSizeIterator for Args<'_> {}
+
+/// An argument: a name, which may be empty, and a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a name and a value, nothing else")]
+pub struct Arg<'a> {
+    /// The name; empty where the `args` line gives none.
+    pub name: &'a [u8],
+    /// The value.
+    pub value: Value<'a>,
+}
+
+fn check(payload: &[u8]) -> Result<(), nom::Err<super::fault::Fault>> {
+    let mut rest = payload;
+    while !rest.is_empty() {
+        let (mut args, (_, count)) = message(rest)?;
+        for _ in 0..count {
+            args = arg(args)?.0;
+        }
+        rest = args;
+    }
+    Ok(())
+}
+
+/// A message's name and the number of its arguments: one raw byte, not a varint.
+#[inline]
+fn message(input: &[u8]) -> Parsed<'_, (&[u8], u8)> {
+    (bytes, be_u8).parse_complete(input)
+}
+
+#[inline]
+fn arg(input: &[u8]) -> Parsed<'_, Arg<'_>> {
+    let (rest, name) = bytes(input)?;
+    let (rest, value) = value(rest)?;
+    Ok((rest, Arg { name, value }))
+}
+
+/// A message with more than 255 arguments: their number is one byte on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[error("a message has more than 255 arguments, the most that its one-byte count can say")]
+pub struct TooManyArgs;
+
+/// The payload of a NOTIFY being built: HAProxy's side of the work.
+///
+/// ```
+/// use spop_proto::wire::NotifyPayload;
+///
+/// let payload = NotifyPayload::new("check-client-ip")
+///     .arg("ip", std::net::Ipv4Addr::LOCALHOST)
+///     .arg("", "an argument without a name");
+/// assert_eq!(payload.as_bytes()?.len(), 54);
+/// # Ok::<(), spop_proto::wire::TooManyArgs>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct NotifyPayload {
+    bytes: Vec<u8>,
+    /// Where the number of arguments of the last message stands.
+    count_at: usize,
+    too_many: bool,
+}
+
+impl NotifyPayload {
+    /// A payload whose first message has that name.
+    #[must_use]
+    pub fn new(message: impl AsRef<[u8]>) -> Self {
+        Self { bytes: Vec::new(), count_at: 0, too_many: false }.message(message)
+    }
+
+    /// Begins a further message.
+    #[must_use]
+    pub fn message(mut self, name: impl AsRef<[u8]>) -> Self {
+        encode_bytes(name.as_ref(), &mut self.bytes);
+        self.count_at = self.bytes.len();
+        self.bytes.push(0);
+        self
+    }
+
+    /// Adds an argument to the message begun last.
+    #[must_use]
+    pub fn arg<'v>(mut self, name: impl AsRef<[u8]>, value: impl Into<Value<'v>>) -> Self {
+        match self.bytes.get_mut(self.count_at) {
+            Some(count) if *count < u8::MAX => {
+                *count += 1;
+                encode_bytes(name.as_ref(), &mut self.bytes);
+                value.into().encode(&mut self.bytes);
+            }
+            _ => self.too_many = true,
+        }
+        self
+    }
+
+    /// The encoded messages.
+    ///
+    /// # Errors
+    /// When a message was given more than 255 arguments.
+    pub fn as_bytes(&self) -> Result<&[u8], TooManyArgs> {
+        if self.too_many { Err(TooManyArgs) } else { Ok(&self.bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::DecodeErrorKind;
+
+    /// Two messages: `m1` with an argument, one without a name and a repeated one; `m2` with none.
+    const PAYLOAD: &[u8] =
+        b"\x02m1\x03\x01a\x04\x07\x00\x06\x7f\x00\x00\x01\x01a\x08\x01x\x02m2\x00";
+
+    #[test]
+    fn order_duplicates_and_unnamed_arguments() {
+        let messages = Messages::check(PAYLOAD).unwrap();
+        let names: Vec<_> = messages.map(|m| m.name()).collect();
+        assert_eq!(names, [b"m1", b"m2"]);
+        let first = messages.named(b"m1").unwrap();
+        let args: Vec<_> = first.args().map(|arg| (arg.name, arg.value)).collect();
+        assert_eq!(
+            args,
+            [
+                (&b"a"[..], Value::Int64(7)),
+                (b"", Value::Ipv4([127, 0, 0, 1].into())),
+                (b"a", Value::Str(b"x")),
+            ]
+        );
+        assert_eq!(first.arg("a"), Some(Value::Int64(7)));
+        assert_eq!(first.arg("b"), None);
+        assert_eq!(first.arg_at(2), Some(Value::Str(b"x")));
+        assert_eq!(first.arg_at(3), None);
+        assert_eq!(messages.named(b"m2").unwrap().args().len(), 0);
+        assert!(messages.named(b"m3").is_none());
+    }
+
+    #[test]
+    fn built_as_haproxy_builds_it() {
+        let payload = NotifyPayload::new("m1")
+            .arg("a", 7_i64)
+            .arg("", std::net::Ipv4Addr::LOCALHOST)
+            .arg("a", "x")
+            .message("m2");
+        assert_eq!(payload.as_bytes(), Ok(PAYLOAD));
+    }
+
+    #[test]
+    fn every_cut_is_found_and_located() {
+        for cut in 1..PAYLOAD.len() {
+            // Cut between the messages the payload is whole.
+            let result = Messages::check(&PAYLOAD[..cut]);
+            assert_eq!(result.is_ok(), cut == PAYLOAD.len() - 4, "cut at {cut}");
+        }
+        let error = Messages::check(b"\x01m\x01\x01a\x08\x05xy").unwrap_err();
+        assert_eq!(error.kind, DecodeErrorKind::Length { declared: 5, left: 2 });
+        assert_eq!(error.offset, 6);
+    }
+
+    #[test]
+    fn the_argument_count_is_a_raw_byte() {
+        let mut payload = NotifyPayload::new("m");
+        for _ in 0..255 {
+            payload = payload.arg("a", 1);
+        }
+        let bytes = payload.as_bytes().unwrap();
+        assert_eq!(bytes[2], 255);
+        assert_eq!(Messages::check(bytes).unwrap().next().unwrap().args().len(), 255);
+        assert_eq!(payload.arg("a", 1).as_bytes(), Err(TooManyArgs));
+    }
+
+    #[test]
+    fn an_empty_payload_has_no_messages() {
+        assert_eq!(Messages::check(b"").unwrap().count(), 0);
+    }
+}
