@@ -12,7 +12,7 @@ use super::varint::{encode_varint, varint};
 /// The length field in front of each frame; it does not count itself.
 pub(crate) const LENGTH_BYTES: usize = 4;
 /// Type, flags and two varints of one byte: no frame is shorter.
-pub(crate) const MIN_FRAME: usize = 7;
+pub(crate) const MIN_FRAME: u32 = 7;
 
 /// The type of a frame. Open: a receiver skips types it does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,0 +1,270 @@
+//! The answer to a NOTIFY.
+
+use std::time::Instant;
+
+use thiserror::Error;
+
+use crate::inflight::{Ids, Key};
+use crate::tx::{Cause, Tx};
+use crate::vars::{NameError, Var, check_name};
+use crate::wire::{Action, FrameStart, Scope, Value, encode_set_var, encode_unset_var};
+
+/// The answer to a NOTIFY: actions go straight into the connection's output.
+///
+/// Each NOTIFY gets exactly one ACK, whatever happens to this value:
+///
+/// - dropped, or [`commit`](Self::commit)ted: what it holds is sent;
+/// - dropped while a panic unwinds: the fallback answer is sent
+///   ([`AgentConfig::fallback`](crate::AgentConfig::fallback));
+/// - [`fall_back`](Self::fall_back): the fallback answer is sent;
+/// - [`defer`](Self::defer)red: the ticket answers later, or the deadline does;
+/// - forgotten (`mem::forget`): the fallback answer is sent by the connection's next call.
+///
+/// A [`Service`](crate::Service) gets it by reference: `Ok` commits it, `Err` and a panic fall back.
+#[derive(Debug)]
+#[must_use = "dropped, an empty answer is sent"]
+pub struct Ack<'a> {
+    tx: &'a mut Tx,
+    frame: FrameStart,
+    /// Where the actions begin in the output.
+    actions_at: usize,
+    ids: Ids,
+    /// The entry in the books if the answer was deferred before.
+    key: Option<Key>,
+    connection: u64,
+    now: Instant,
+    done: bool,
+}
+
+impl<'a> Ack<'a> {
+    pub(crate) fn new(
+        tx: &'a mut Tx,
+        ids: Ids,
+        key: Option<Key>,
+        connection: u64,
+        now: Instant,
+    ) -> Self {
+        if key.is_none() {
+            tx.lend(ids);
+        }
+        let frame = tx.begin_ack(ids);
+        let actions_at = tx.buffer().len();
+        Self { tx, frame, actions_at, ids, key, connection, now, done: false }
+    }
+
+    /// Sets a variable. HAProxy puts the scope and its `var-prefix` in front of the name.
+    ///
+    /// # Errors
+    /// When HAProxy would drop the name, or when the action does not fit the frame; the answer
+    /// is then as it was before.
+    #[inline]
+    pub fn set<'v>(
+        &mut self,
+        scope: Scope,
+        name: &str,
+        value: impl Into<Value<'v>>,
+    ) -> Result<(), SetError> {
+        check_name(scope, name.as_bytes(), self.tx.config.prefix_len())?;
+        self.put_set(scope, name, &value.into())
+    }
+
+    /// Sets a variable whose name was checked before.
+    ///
+    /// # Errors
+    /// When the name is too long with the configured prefix, or the action does not fit.
+    #[inline]
+    pub fn set_var<'v>(
+        &mut self,
+        var: Var<'_>,
+        value: impl Into<Value<'v>>,
+    ) -> Result<(), SetError> {
+        self.set(var.scope(), var.name(), value)
+    }
+
+    /// Removes a variable.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn unset(&mut self, scope: Scope, name: &str) -> Result<(), SetError> {
+        check_name(scope, name.as_bytes(), self.tx.config.prefix_len())?;
+        let before = self.tx.buffer().len();
+        encode_unset_var(scope, name.as_bytes(), self.tx.buffer());
+        self.keep_if_it_fits(before)
+    }
+
+    /// Removes a variable whose name was checked before.
+    ///
+    /// # Errors
+    /// As [`set_var`](Self::set_var).
+    pub fn unset_var(&mut self, var: Var<'_>) -> Result<(), SetError> {
+        self.unset(var.scope(), var.name())
+    }
+
+    /// Adds an action.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn action(&mut self, action: &Action<'_>) -> Result<(), SetError> {
+        check_name(action.scope(), action.name(), self.tx.config.prefix_len())?;
+        self.extend(action.encoded_len(), |out| action.encode(out))
+    }
+
+    /// Takes back all actions.
+    pub fn clear(&mut self) {
+        let start = self.actions_at;
+        self.tx.buffer().truncate(start);
+    }
+
+    /// How many bytes of actions there are.
+    #[must_use]
+    pub fn len(&mut self) -> usize {
+        self.tx.buffer().len() - self.actions_at
+    }
+
+    /// Whether there are no actions.
+    #[must_use]
+    pub fn is_empty(&mut self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sends what was set.
+    #[inline]
+    pub fn commit(mut self) {
+        self.send();
+    }
+
+    /// Sends the fallback answer instead of what was set.
+    pub fn fall_back(mut self, cause: Cause) {
+        self.send_fallback(cause);
+    }
+
+    /// Answers later: nothing is sent now, and what was set is forgotten. The ticket is good for
+    /// one answer on this connection; when the deadline passes first, the fallback is sent.
+    #[must_use = "without the ticket only the deadline answers"]
+    pub fn defer(mut self) -> Ticket {
+        self.done = true;
+        self.tx.roll_back();
+        let key = match self.key {
+            Some(key) => key,
+            None => self.tx.defer(self.ids, self.now),
+        };
+        Ticket { connection: self.connection, key }
+    }
+
+    /// Adds actions that were encoded, and checked, elsewhere.
+    pub(crate) fn append(&mut self, actions: &[u8]) -> Result<(), SetError> {
+        self.extend(actions.len(), |out| out.extend_from_slice(actions))
+    }
+
+    /// What an exchange needs to check names and sizes away from the connection.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            actions: self.tx.ack_limit.saturating_sub(1 + 4 + 10 + 10),
+            prefix: self.tx.config.prefix_len(),
+        }
+    }
+
+    #[inline]
+    fn put_set(&mut self, scope: Scope, name: &str, value: &Value<'_>) -> Result<(), SetError> {
+        // Large values are refused before they are copied.
+        if let Some(data) = value.as_bytes()
+            && data.len() > self.tx.ack_limit
+        {
+            return Err(self.too_big());
+        }
+        let before = self.tx.buffer().len();
+        encode_set_var(scope, name.as_bytes(), value, self.tx.buffer());
+        self.keep_if_it_fits(before)
+    }
+
+    fn extend(&mut self, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SetError> {
+        if len > self.tx.ack_limit {
+            return Err(self.too_big());
+        }
+        let before = self.tx.buffer().len();
+        write(self.tx.buffer());
+        self.keep_if_it_fits(before)
+    }
+
+    #[inline]
+    fn keep_if_it_fits(&mut self, before: usize) -> Result<(), SetError> {
+        if self.frame.length(self.tx.buffer()) > self.tx.ack_limit {
+            self.tx.buffer().truncate(before);
+            return Err(self.too_big());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    const fn too_big(&mut self) -> SetError {
+        self.tx.stats.too_big += 1;
+        SetError::TooBig { limit: self.tx.ack_limit }
+    }
+
+    #[inline]
+    fn send(&mut self) {
+        self.done = true;
+        self.tx.commit(self.frame, self.now);
+        self.tx.close_entry(self.key);
+        self.tx.stats.answered += 1;
+    }
+
+    fn send_fallback(&mut self, cause: Cause) {
+        self.done = true;
+        self.tx.roll_back();
+        self.tx.close_entry(self.key);
+        self.tx.fall_back(self.ids, cause, self.now);
+    }
+}
+
+impl Drop for Ack<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        if std::thread::panicking() {
+            self.send_fallback(Cause::Panic);
+        } else {
+            self.send();
+        }
+    }
+}
+
+/// Room for actions, and the length of the variables' prefix where it is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) actions: usize,
+    pub(crate) prefix: Option<usize>,
+}
+
+/// A claim to answer a NOTIFY later, on the connection it came from. It cannot be copied; used up
+/// by [`AgentConnection::answer`](crate::AgentConnection::answer).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "without it only the deadline answers the NOTIFY"]
+pub struct Ticket {
+    pub(crate) connection: u64,
+    pub(crate) key: Key,
+}
+
+/// A ticket that answers nothing: the deadline or the end of the connection came first, HAProxy
+/// asked anew with the same ids, or the ticket is of another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[error("the NOTIFY of this ticket is no longer waiting for an answer on this connection")]
+pub struct StaleTicket;
+
+/// An action that was not added to the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SetError {
+    /// HAProxy would drop the name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The answer must fit one frame: no HAProxy takes a fragmented ACK.
+    #[error("the action does not fit: an ACK is one frame of at most {limit} bytes here")]
+    TooBig {
+        /// The largest length of an ACK on this connection.
+        limit: usize,
+    },
+}

@@ -1,0 +1,564 @@
+//! Everything of the agent's side but the framing: phases, deadlines, what each frame means.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{AbandonedBy, CloseReason, Interest};
+use crate::error::{FirstBytes, Part, ProtocolError, Waiting, When};
+use crate::inflight::Ids;
+use crate::info::{ConnectionInfo, Peer};
+use crate::reassembly::{Fragment, Reassembly};
+use crate::tx::{Cause, Tx};
+use crate::wire::{
+    Capabilities, Disconnect, Frame, FrameHeader, FrameType, MIN_FRAME, Messages,
+};
+use crate::{AgentConfig, Overload, Status};
+
+/// A HELLO of HAProxy is 78 to 140 bytes.
+const FIRST_FRAME_MAX: u32 = 4096;
+/// Buffers of an idle connection are given back after this time.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
+
+/// Tells connections apart, so that no ticket answers on another one.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waiting for HAPROXY-HELLO.
+    Hello,
+    /// Answering.
+    Ready,
+    /// The last frame is in the output: waiting for the peer to close.
+    Closing,
+    /// Over.
+    Done,
+}
+
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) serial: u64,
+    pub(super) phase: Phase,
+    /// Whether the agent takes requests from this connection.
+    pub(super) admitted: bool,
+    draining: bool,
+    /// The peer sends nothing more.
+    eof: bool,
+    /// Frames skipped since the last one that meant something.
+    ignored: u32,
+    pub(super) reason: Option<CloseReason>,
+    /// End of the phase: the HELLO's deadline, or that of the peer's close.
+    pub(super) phase_ends: Option<Instant>,
+    frame_ends: Option<Instant>,
+    drain_ends: Option<Instant>,
+    idle_ends: Option<Instant>,
+    trim_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) reassembly: Reassembly,
+    pub(super) tx: Tx,
+    pub(super) info: Arc<ConnectionInfo>,
+    pub(super) control: Control,
+}
+
+/// What a frame amounted to.
+#[derive(Debug)]
+pub(super) enum Step {
+    Skip,
+    Hello,
+    HealthCheck { healthy: bool },
+    Notify(Ids, Payload),
+    Abandoned(Ids, AbandonedBy),
+    Disconnected { status: Status },
+}
+
+/// Where a whole payload lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Payload {
+    /// That many bytes at the end of the frame.
+    Frame(usize),
+    /// In the reassembly buffer.
+    Reassembled,
+}
+
+/// The lengths a frame may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameLimit {
+    max: u32,
+    first: bool,
+}
+
+impl FrameLimit {
+    pub(super) const fn check(self, length: u32) -> Result<(), u32> {
+        if length < MIN_FRAME || length > self.max { Err(length) } else { Ok(()) }
+    }
+
+    /// The error for a length that [`check`](Self::check) refused.
+    pub(super) fn error(self, length: u32, first: &[u8], offset: u64) -> ProtocolError {
+        if length < MIN_FRAME {
+            ProtocolError::FrameTooShort { length, offset }
+        } else if self.first {
+            ProtocolError::NotSpop { found: FirstBytes::of(first) }
+        } else {
+            ProtocolError::FrameTooBig { length, limit: self.max, offset }
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn new(
+        config: AgentConfig,
+        peer: Peer,
+        admitted: bool,
+        phase_ends: Option<Instant>,
+    ) -> Self {
+        Self {
+            reassembly: Reassembly::default(),
+            tx: Tx::new(config),
+            info: Arc::new(ConnectionInfo { peer, ..ConnectionInfo::default() }),
+            control: Control {
+                serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+                phase: Phase::Hello,
+                admitted,
+                draining: false,
+                eof: false,
+                ignored: 0,
+                reason: None,
+                phase_ends,
+                frame_ends: None,
+                drain_ends: None,
+                idle_ends: None,
+                trim_at: None,
+            },
+        }
+    }
+
+    /// Every call begins here: what the last event left open is settled.
+    #[inline]
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.tx.settle(now);
+        self.reassembly.release();
+    }
+
+    pub(super) const fn takes_frames(&self) -> bool {
+        matches!(self.control.phase, Phase::Hello | Phase::Ready)
+    }
+
+    /// Whether reading has to wait: for the peer to take output, or for answers.
+    #[inline]
+    pub(super) fn blocked(&self) -> bool {
+        let limits = self.tx.config.current_limits();
+        self.tx.unsent() >= limits.output.get()
+            || (limits.overload == Overload::Wait && self.full())
+    }
+
+    fn full(&self) -> bool {
+        self.tx.in_flight.len() >= self.tx.config.current_limits().in_flight.get()
+    }
+
+    pub(super) fn frame_limit(&self) -> FrameLimit {
+        let own = self.tx.config.own_max_frame_size();
+        match self.control.phase {
+            Phase::Hello => FrameLimit { max: own.min(FIRST_FRAME_MAX), first: true },
+            // Not the negotiated size: early 3.1 exceeds it by a little.
+            _ => FrameLimit { max: own, first: false },
+        }
+    }
+
+    /// All input was looked at; `pending` tells whether a part of a frame is kept.
+    pub(super) fn drained_input(&mut self, pending: bool, held: usize, now: Instant) {
+        let trim = held + self.capacity() > 0;
+        let limits = self.tx.config.current_limits();
+        let control = &mut self.control;
+        if !pending {
+            control.frame_ends = None;
+        } else if control.frame_ends.is_none() {
+            control.frame_ends = now.checked_add(limits.frame);
+        }
+        if let Some(idle) = limits.idle {
+            control.idle_ends = now.checked_add(idle);
+        }
+        control.trim_at = if trim { now.checked_add(TRIM_AFTER) } else { None };
+        self.leave_if_drained(pending, now);
+    }
+
+    pub(super) fn on_frame(
+        &mut self,
+        bytes: &[u8],
+        offset: u64,
+        now: Instant,
+    ) -> Result<Step, ProtocolError> {
+        // The clock of a straddling frame stops here; the next one has its own.
+        self.control.frame_ends = None;
+        self.tx.stats.frames += 1;
+        let malformed = |part, error| ProtocolError::Malformed { part, error, offset };
+        let frame = Frame::decode(bytes).map_err(|error| malformed(Part::Header, error))?;
+        if self.control.phase == Phase::Hello {
+            return self.on_hello(&frame, offset, now);
+        }
+        let Frame { header, payload } = frame;
+        let part = Part::Payload(header.kind);
+        match header.kind {
+            FrameType::NOTIFY => {
+                let step = self.on_notify(header, payload, now)?;
+                self.check_notify(step, payload, now).map_err(|error| malformed(part, error))
+            }
+            FrameType::UNSET => {
+                let step = self.on_unset(header, payload, now)?;
+                self.check_notify(step, payload, now).map_err(|error| malformed(part, error))
+            }
+            FrameType::HAPROXY_DISCONNECT => {
+                let goodbye = Disconnect::decode(payload).map_err(|e| malformed(part, e))?;
+                self.control.reason = Some(CloseReason::Haproxy {
+                    status: goodbye.status,
+                    message: goodbye.message.escape_ascii().to_string().into_boxed_str(),
+                });
+                self.goodbye(Status::NORMAL, "normal", now);
+                Ok(Step::Disconnected { status: goodbye.status })
+            }
+            FrameType::HAPROXY_HELLO
+            | FrameType::AGENT_HELLO
+            | FrameType::AGENT_DISCONNECT
+            | FrameType::ACK => {
+                Err(ProtocolError::Unexpected { frame: header.kind, when: When::AfterHello })
+            }
+            _ => self.ignore(),
+        }
+    }
+
+    fn on_notify(
+        &mut self,
+        header: FrameHeader,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<Step, ProtocolError> {
+        let ids = Ids { stream: header.stream_id, frame: header.frame_id };
+        self.reassembly.forget(ids);
+        if let Some(open) = self.reassembly.open() {
+            return Err(ProtocolError::Interlaced {
+                stream_id: ids.stream,
+                frame_id: ids.frame,
+                open_stream_id: open.stream,
+                open_frame_id: open.frame,
+            });
+        }
+        if header.flags.abort() {
+            return self.ignore();
+        }
+        self.supersede(ids);
+        if header.flags.fin() {
+            return Ok(Step::Notify(ids, Payload::Frame(payload.len())));
+        }
+        if !self.info.capabilities.contains(Capabilities::FRAGMENTATION) {
+            return Err(ProtocolError::FragmentationUnsupported {
+                stream_id: ids.stream,
+                frame_id: ids.frame,
+            });
+        }
+        let limit = self.tx.config.current_limits().payload.get();
+        let fragment = self.reassembly.start(ids, payload, limit);
+        self.on_fragment(fragment, ids, now)
+    }
+
+    fn on_unset(
+        &mut self,
+        header: FrameHeader,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<Step, ProtocolError> {
+        let ids = Ids { stream: header.stream_id, frame: header.frame_id };
+        let limit = self.tx.config.current_limits().payload.get();
+        let flags = (header.flags.fin(), header.flags.abort());
+        let fragment = self.reassembly.next(ids, payload, flags, limit);
+        self.on_fragment(fragment, ids, now)
+    }
+
+    fn on_fragment(
+        &mut self,
+        fragment: Fragment,
+        ids: Ids,
+        now: Instant,
+    ) -> Result<Step, ProtocolError> {
+        if fragment == Fragment::Unknown {
+            return self.ignore();
+        }
+        self.control.ignored = 0;
+        Ok(match fragment {
+            Fragment::Whole => Step::Notify(ids, Payload::Reassembled),
+            Fragment::TooBig => {
+                self.tx.stats.refused += 1;
+                self.tx.abort(ids, now);
+                Step::Abandoned(ids, AbandonedBy::Limit)
+            }
+            Fragment::Aborted => {
+                self.tx.stats.aborted += 1;
+                Step::Abandoned(ids, AbandonedBy::Haproxy)
+            }
+            Fragment::Kept | Fragment::Refused | Fragment::Unknown => Step::Skip,
+        })
+    }
+
+    /// A whole NOTIFY is checked to its last byte before anybody sees it, and shed if there are
+    /// too many; other steps pass.
+    fn check_notify(
+        &mut self,
+        step: Step,
+        frame_payload: &[u8],
+        now: Instant,
+    ) -> Result<Step, crate::DecodeError> {
+        let Step::Notify(ids, payload) = step else { return Ok(step) };
+        Messages::check(match payload {
+            Payload::Frame(_) => frame_payload,
+            Payload::Reassembled => self.reassembly.payload(),
+        })?;
+        self.control.ignored = 0;
+        self.tx.stats.notifies += 1;
+        if self.full() {
+            self.tx.fall_back(ids, Cause::Shed, now);
+            self.reassembly.release();
+            return Ok(Step::Skip);
+        }
+        Ok(step)
+    }
+
+    /// HAProxy <= 3.0 asks with the same ids again after its timeout: an answer to the first
+    /// question would be taken for one to the second.
+    fn supersede(&mut self, ids: Ids) {
+        if self.tx.in_flight.is_empty() {
+            return;
+        }
+        if let Some(key) = self.tx.in_flight.find(ids) {
+            self.tx.in_flight.remove(key);
+            self.tx.stats.superseded += 1;
+        }
+    }
+
+    fn ignore(&mut self) -> Result<Step, ProtocolError> {
+        self.tx.stats.ignored += 1;
+        self.control.ignored += 1;
+        let limit = self.tx.config.current_limits().ignored_frames.get();
+        if self.control.ignored > limit {
+            return Err(ProtocolError::TooManyIgnored { limit });
+        }
+        Ok(Step::Skip)
+    }
+
+    // The ways to end.
+
+    /// The peer broke the protocol: tells it, and closes.
+    pub(super) fn fail(&mut self, error: ProtocolError, now: Instant) -> ProtocolError {
+        let message = error.to_string();
+        self.control.reason = Some(CloseReason::Protocol(error.clone()));
+        self.goodbye(error.status(), &message, now);
+        error
+    }
+
+    pub(super) fn close(&mut self, status: Status, message: &str, now: Instant) {
+        self.begin(now);
+        if self.takes_frames() {
+            self.control.reason = Some(CloseReason::Closed { status });
+            self.goodbye(status, message, now);
+        }
+    }
+
+    pub(super) fn peer_closed(&mut self, now: Instant) {
+        self.begin(now);
+        self.control.eof = true;
+        if self.control.phase == Phase::Done {
+            return;
+        }
+        self.control.reason.get_or_insert(CloseReason::PeerClosed);
+        self.abandon();
+        self.enter_closing(now, self.tx.config.current_limits().close);
+        self.finish();
+    }
+
+    pub(super) fn shutdown(&mut self, pending: bool, now: Instant) {
+        self.begin(now);
+        match self.control.phase {
+            // Nothing is owed to a peer that has not said HELLO.
+            Phase::Hello => {
+                self.control.reason = Some(CloseReason::Drained);
+                self.control.phase = Phase::Done;
+            }
+            Phase::Ready => {
+                self.control.draining = true;
+                self.control.drain_ends = now.checked_add(self.tx.config.current_limits().drain);
+                self.leave_if_drained(pending, now);
+            }
+            Phase::Closing | Phase::Done => {}
+        }
+    }
+
+    fn drained(&self, pending: bool) -> bool {
+        self.control.draining
+            && self.control.phase == Phase::Ready
+            && !pending
+            && self.tx.in_flight.is_empty()
+            && self.reassembly.open().is_none()
+    }
+
+    fn leave_if_drained(&mut self, pending: bool, now: Instant) {
+        if self.drained(pending) {
+            self.control.reason = Some(CloseReason::Drained);
+            self.goodbye(Status::NORMAL, "the agent is stopping", now);
+        }
+    }
+
+    /// Writes the AGENT-DISCONNECT.
+    fn goodbye(&mut self, status: Status, message: &str, now: Instant) {
+        self.abandon();
+        self.tx.disconnect(status, message, now);
+        self.enter_closing(now, self.tx.config.current_limits().close);
+    }
+
+    fn abandon(&mut self) {
+        self.tx.stats.abandoned += u64::from(self.tx.in_flight.clear());
+    }
+
+    pub(super) fn enter_closing(&mut self, now: Instant, wait: Duration) {
+        self.reassembly = Reassembly::default();
+        self.control.phase = Phase::Closing;
+        self.control.phase_ends = now.checked_add(wait);
+        self.control.frame_ends = None;
+        self.control.drain_ends = None;
+        self.control.idle_ends = None;
+    }
+
+    /// Over when the peer has closed and everything is written.
+    fn finish(&mut self) {
+        if self.control.phase == Phase::Closing && self.control.eof && self.tx.unsent() == 0 {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.control.phase = Phase::Done;
+        self.tx.discard();
+    }
+
+    // Output, time and memory.
+
+    pub(super) fn transmitted(&mut self, bytes: usize) {
+        self.tx.transmitted(bytes);
+        self.finish();
+    }
+
+    pub(super) fn swap_output(&mut self, buffer: &mut Vec<u8>) {
+        self.tx.swap(buffer);
+        self.finish();
+    }
+
+    pub(super) fn interest(&self, pending: bool, has_frame: bool) -> Interest {
+        let control = &self.control;
+        if control.phase == Phase::Done {
+            return Interest { read: false, write: false, ready: false, deadline: None, done: true };
+        }
+        let blocked = self.blocked();
+        let waiting = self.takes_frames() && !blocked && has_frame;
+        Interest {
+            read: !(control.eof || (blocked && self.takes_frames())),
+            write: self.tx.unsent() > 0,
+            ready: waiting || self.drained(pending),
+            deadline: self.deadline(),
+            done: false,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let control = &self.control;
+        let late = self.tx.in_flight.oldest().and_then(|(_, _, deadline)| deadline);
+        let stall = self.tx.stall_deadline();
+        let all = [
+            control.phase_ends,
+            control.frame_ends,
+            control.drain_ends,
+            control.idle_ends,
+            control.trim_at,
+            late,
+            stall,
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
+        self.begin(now);
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let timeout = |waiting| ProtocolError::Timeout { waiting };
+        if due(self.control.phase_ends) {
+            self.control.phase_ends = None;
+            match self.control.phase {
+                Phase::Hello if self.control.admitted => {
+                    return Err(self.fail(timeout(Waiting::Hello), now));
+                }
+                Phase::Hello => self.control.reason = Some(CloseReason::ConnectionLimit),
+                Phase::Ready | Phase::Closing | Phase::Done => {}
+            }
+            self.end();
+        }
+        if self.control.phase == Phase::Done {
+            return Ok(());
+        }
+        if self.tx.stalled(now) {
+            let error = timeout(Waiting::Write);
+            self.abandon();
+            self.control.reason.get_or_insert_with(|| CloseReason::Protocol(error.clone()));
+            self.end();
+            return Err(error);
+        }
+        if due(self.control.frame_ends) {
+            return Err(self.fail(timeout(Waiting::Frame), now));
+        }
+        self.answer_late_ones(now);
+        if due(self.control.drain_ends) {
+            self.control.reason = Some(CloseReason::Cut { owed: self.tx.in_flight.len() });
+            self.goodbye(Status::NORMAL, "the agent is stopping", now);
+        }
+        if due(self.control.idle_ends) {
+            self.leave_if_idle(now);
+        }
+        Ok(())
+    }
+
+    fn answer_late_ones(&mut self, now: Instant) {
+        while let Some((key, ids, Some(deadline))) = self.tx.in_flight.oldest() {
+            if deadline > now {
+                break;
+            }
+            self.tx.in_flight.remove(key);
+            self.tx.fall_back(ids, Cause::Deadline, now);
+        }
+    }
+
+    fn leave_if_idle(&mut self, now: Instant) {
+        let busy = !self.tx.in_flight.is_empty()
+            || self.tx.unsent() > 0
+            || self.reassembly.open().is_some();
+        if busy {
+            let idle = self.tx.config.current_limits().idle;
+            self.control.idle_ends = idle.and_then(|idle| now.checked_add(idle));
+        } else {
+            self.control.reason = Some(CloseReason::Idle);
+            self.goodbye(Status::NORMAL, "idle for too long", now);
+        }
+    }
+
+    pub(super) fn trim_due(&mut self, now: Instant) -> bool {
+        let due = self.control.trim_at.is_some_and(|at| at <= now);
+        if due {
+            self.control.trim_at = None;
+        }
+        due
+    }
+
+    pub(super) fn trim(&mut self) {
+        self.tx.trim();
+        self.reassembly.trim();
+    }
+
+    pub(super) const fn capacity(&self) -> usize {
+        self.tx.capacity() + self.reassembly.capacity()
+    }
+}

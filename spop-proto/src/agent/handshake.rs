@@ -1,0 +1,126 @@
+//! HAPROXY-HELLO and what the agent says to it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::CloseReason;
+use super::core::{Core, Phase, Step};
+use crate::config::MIN_MAX_FRAME_SIZE;
+use crate::error::{Part, ProtocolError, When};
+use crate::server::HealthState;
+use crate::wire::{AgentHello, Capabilities, Frame, FrameType, HaproxyHello, Version};
+use crate::Status;
+
+/// What both sides agreed on.
+struct Agreement {
+    offered: Capabilities,
+    offered_max_frame_size: u64,
+    max_frame_size: u32,
+    capabilities: Capabilities,
+}
+
+impl Core {
+    pub(super) fn on_hello(
+        &mut self,
+        frame: &Frame<'_>,
+        offset: u64,
+        now: Instant,
+    ) -> Result<Step, ProtocolError> {
+        let header = frame.header;
+        let kind = header.kind;
+        if kind != FrameType::HAPROXY_HELLO {
+            return Err(ProtocolError::Unexpected { frame: kind, when: When::BeforeHello });
+        }
+        if !header.flags.fin() {
+            return Err(ProtocolError::HelloFragmented { frame: kind });
+        }
+        let (stream_id, frame_id) = (header.stream_id, header.frame_id);
+        if (stream_id, frame_id) != (0, 0) {
+            return Err(ProtocolError::HelloIds { frame: kind, stream_id, frame_id });
+        }
+        let hello = HaproxyHello::decode(frame.payload).map_err(|error| {
+            ProtocolError::Malformed { part: Part::Payload(kind), error, offset }
+        })?;
+        let agreement = self.negotiate(&hello)?;
+        if hello.healthcheck {
+            return Ok(self.answer_health_check(&agreement, now));
+        }
+        if !self.control.admitted {
+            // Turned away: says nothing until the deadline that was set at the start.
+            self.control.reason = Some(CloseReason::ConnectionLimit);
+            self.control.phase = Phase::Closing;
+            return Ok(Step::Skip);
+        }
+        self.say_hello(&agreement, now);
+        let mut info = (*self.info).clone();
+        info.engine_id = hello.engine_id.map(Into::into);
+        info.offered = agreement.offered;
+        info.offered_max_frame_size = agreement.offered_max_frame_size;
+        info.capabilities = agreement.capabilities;
+        info.max_frame_size = agreement.max_frame_size;
+        self.info = Arc::new(info);
+        self.control.phase = Phase::Ready;
+        self.control.phase_ends = None;
+        Ok(Step::Hello)
+    }
+
+    fn negotiate(&self, hello: &HaproxyHello<'_>) -> Result<Agreement, ProtocolError> {
+        let config = &self.tx.config;
+        let versions = hello.supported_versions.ok_or(ProtocolError::NoVersion)?;
+        if !Version::parse_list(versions).any(|version| version == Version::V2_0) {
+            return Err(ProtocolError::UnsupportedVersion {
+                offered: versions.escape_ascii().to_string().into_boxed_str(),
+            });
+        }
+        let offered_size = hello.max_frame_size.ok_or(ProtocolError::NoMaxFrameSize)?;
+        if offered_size < u64::from(MIN_MAX_FRAME_SIZE) {
+            return Err(ProtocolError::BadMaxFrameSize {
+                offered: offered_size,
+                limit: u64::from(u32::MAX),
+            });
+        }
+        // Any larger offer is fine: the lower of both counts.
+        let own = config.own_max_frame_size();
+        let max_frame_size = u32::try_from(offered_size).map_or(own, |offered| offered.min(own));
+        let list = hello.capabilities.ok_or(ProtocolError::NoCapabilities)?;
+        let offered = Capabilities::parse(list);
+        let mut capabilities = Capabilities::NONE;
+        if config.announces_pipelining() {
+            capabilities = capabilities.with(offered.common(Capabilities::PIPELINING));
+        }
+        // HAProxy never offers it: <= 3.0 uses it where it is announced, >= 3.1 ignores it.
+        if config.announces_fragmentation() {
+            capabilities = capabilities.with(Capabilities::FRAGMENTATION);
+        }
+        Ok(Agreement { offered, offered_max_frame_size: offered_size, max_frame_size, capabilities })
+    }
+
+    fn say_hello(&mut self, agreement: &Agreement, now: Instant) {
+        let hello = AgentHello {
+            version: Some(b"2.0"),
+            max_frame_size: Some(u64::from(agreement.max_frame_size)),
+            // Written even if empty: the health check of HAProxy >= 3.1 insists on it.
+            capabilities: Some(agreement.capabilities.as_str().as_bytes()),
+        };
+        self.tx.hello(&hello, now);
+        // HAProxy >= 3.1 stalls on a frame that fills its buffer to the last byte, so an ACK stays
+        // one below the size HAProxy offered.
+        let offered = agreement.offered_max_frame_size.saturating_sub(1);
+        let limit = offered.min(u64::from(agreement.max_frame_size));
+        self.tx.ack_limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    }
+
+    /// HAProxy judges the answer and closes, mostly with a reset.
+    fn answer_health_check(&mut self, agreement: &Agreement, now: Instant) -> Step {
+        let healthy = self.tx.config.health().get() == HealthState::Ready;
+        if healthy {
+            self.say_hello(agreement, now);
+        } else {
+            self.tx.disconnect(Status::UNKNOWN, "the agent takes no new requests", now);
+        }
+        self.control.reason = Some(CloseReason::HealthCheck);
+        let wait = self.tx.config.current_limits().close;
+        self.enter_closing(now, wait);
+        Step::HealthCheck { healthy }
+    }
+}

@@ -1,0 +1,376 @@
+//! The agent's side of a connection.
+
+mod core;
+mod handshake;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::core::{Core, Payload, Step};
+use crate::ack::{Ack, StaleTicket, Ticket};
+use crate::info::{ConnectionInfo, Peer};
+use crate::request::Notify;
+use crate::rx::Rx;
+use crate::{AgentConfig, ConnectionStats, ProtocolError, Status};
+
+/// How long a connection beyond the limit is kept: HAProxy >= 3.1 holds on to a connection that it
+/// gave a stream to, and one that is closed at once is retried at once.
+const TURNED_AWAY_AFTER: Duration = Duration::from_millis(100);
+
+/// What a driver waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Interest {
+    /// Wait until the peer's bytes can be read, or its end of stream.
+    pub read: bool,
+    /// Wait until [`transmit`](AgentConnection::transmit) can be written.
+    pub write: bool,
+    /// Do not wait: call [`receive`](AgentConnection::receive) now, input or not.
+    pub ready: bool,
+    /// Wait no longer than this, then call [`handle_timeout`](AgentConnection::handle_timeout).
+    pub deadline: Option<Instant>,
+    /// Nothing more will happen: drop the connection and close the stream.
+    pub done: bool,
+}
+
+/// What a peer's bytes amounted to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The handshake is done.
+    Hello(&'a ConnectionInfo),
+    /// A health check was answered; HAProxy closes next.
+    HealthCheck {
+        /// Whether it was told that the agent is well.
+        healthy: bool,
+    },
+    /// HAProxy asks, and waits for the answer.
+    Notify(Notify<'a>, Ack<'a>),
+    /// A payload that came in fragments was given up before it was whole.
+    Abandoned {
+        /// Its stream-id.
+        stream_id: u64,
+        /// Its frame-id.
+        frame_id: u64,
+        /// Who gave it up.
+        by: AbandonedBy,
+    },
+    /// HAProxy said goodbye; see [`AgentConnection::close_reason`] for its words.
+    Disconnected {
+        /// HAProxy's status.
+        status: Status,
+    },
+}
+
+/// Who gave a fragmented payload up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AbandonedBy {
+    /// HAProxy: its stream ended first.
+    Haproxy,
+    /// This side: the payload exceeded [`Limits::payload`](crate::Limits::payload).
+    Limit,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// HAProxy said goodbye.
+    Haproxy {
+        /// Its status.
+        status: Status,
+        /// Its message.
+        message: Box<str>,
+    },
+    /// HAProxy closed the stream, or the stream failed: an ordinary end.
+    PeerClosed,
+    /// A health check, answered.
+    HealthCheck,
+    /// [`AgentConnection::shutdown`]: everything owed was answered.
+    Drained,
+    /// [`AgentConnection::shutdown`]: the drain deadline came first.
+    Cut {
+        /// Answers that were still owed.
+        owed: u32,
+    },
+    /// [`AgentConnection::close`].
+    Closed {
+        /// The status this side gave.
+        status: Status,
+    },
+    /// Nothing happened for the idle timeout.
+    Idle,
+    /// The agent has as many connections as it may.
+    ConnectionLimit,
+    /// The peer broke the protocol or a time limit.
+    Protocol(ProtocolError),
+}
+
+/// The agent's side of one connection, without I/O: bytes in, events and bytes out.
+///
+/// # The contract
+/// - [`receive`](Self::receive) takes any chunk of the peer's bytes and gives the next event. Call
+///   it until it gives `None`; by then the input is empty.
+/// - [`transmit`](Self::transmit) is what to write; [`transmitted`](Self::transmitted) tells how
+///   much of it was written.
+/// - [`interest`](Self::interest) says what to wait for. It costs next to nothing.
+/// - [`handle_timeout`](Self::handle_timeout) is due at the deadline it names.
+/// - [`peer_closed`](Self::peer_closed) tells of the end of the stream.
+///
+/// There is nothing else to remember. Time is an argument and never read inside. An error from
+/// `receive` or `handle_timeout` is for the log: the goodbye is already in the output, further
+/// input is discarded, and `interest` leads to `done`.
+///
+/// # The run loop
+/// ```
+/// use spop_proto::{AgentConfig, AgentConnection, Event, Peer, Scope};
+/// use std::io::{Read, Write};
+/// use std::time::{Duration, Instant};
+///
+/// fn serve(mut stream: std::net::TcpStream) -> std::io::Result<()> {
+///     let mut conn = AgentConnection::new(AgentConfig::new(), Peer::Unknown, Instant::now());
+///     let mut scratch = [0; 16 * 1024];
+///     loop {
+///         let want = conn.interest();
+///         let now = Instant::now();
+///         if want.done {
+///             return Ok(());
+///         }
+///         if want.write {
+///             let written = stream.write(conn.transmit())?;
+///             conn.transmitted(written);
+///             continue;
+///         }
+///         let mut input = &[][..];
+///         if !want.ready {
+///             let wait = want.deadline.map(|at| at.saturating_duration_since(now));
+///             stream.set_read_timeout(wait.map(|t| t.max(Duration::from_millis(1))))?;
+///             match stream.read(&mut scratch) {
+///                 Ok(0) => conn.peer_closed(now),
+///                 Ok(n) => input = &scratch[..n],
+///                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+///                 Err(e) => return Err(e),
+///             }
+///         }
+///         let now = Instant::now();
+///         let _ = conn.handle_timeout(now);
+///         while let Ok(Some(event)) = conn.receive(&mut input, now) {
+///             if let Event::Notify(notify, mut ack) = event {
+///                 let known = notify.message("check-client-ip").is_some();
+///                 let _ = ack.set(Scope::Transaction, "known", known);
+///             } // dropped here, the answer is in the output
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct AgentConnection {
+    rx: Rx,
+    core: Core,
+}
+
+impl AgentConnection {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(config: AgentConfig, peer: Peer, now: Instant) -> Self {
+        let hello = now.checked_add(config.current_limits().hello);
+        Self { rx: Rx::default(), core: Core::new(config, peer, true, hello) }
+    }
+
+    /// A connection that was accepted although the agent has as many as it may. Health checks are
+    /// answered; anything else is closed after 100 ms. (Left in the backlog, connections of
+    /// HAProxy >= 3.1 would hold requests that nobody answers.)
+    #[must_use]
+    pub fn over_limit(config: AgentConfig, peer: Peer, now: Instant) -> Self {
+        let end = now.checked_add(TURNED_AWAY_AFTER);
+        Self { rx: Rx::default(), core: Core::new(config, peer, false, end) }
+    }
+
+    /// Takes the peer's bytes and gives the next event, `None` when there is no more in them.
+    ///
+    /// A frame that is whole in `input` is parsed where it lies. Of `input` only the part that is
+    /// no whole frame is copied (and the rest of it while reading has to wait for output).
+    ///
+    /// # Errors
+    /// When the peer broke the protocol. The connection is closing then, as `interest` will say.
+    pub fn receive<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, ProtocolError> {
+        let Self { rx, core } = self;
+        core.begin(now);
+        loop {
+            if !core.takes_frames() {
+                rx.clear();
+                *input = &[];
+                return Ok(None);
+            }
+            if core.blocked() {
+                rx.stash(input);
+                return Ok(None);
+            }
+            let limit = core.frame_limit();
+            let located = match rx.locate(input, |length| limit.check(length)) {
+                Ok(Some(located)) => located,
+                Ok(None) => {
+                    core.drained_input(rx.has_pending(), rx.capacity(), now);
+                    return Ok(None);
+                }
+                Err(length) => {
+                    let (first, len) = rx.peek::<12>(input);
+                    let first = first.get(..len).unwrap_or(&first);
+                    let error = limit.error(length, first, rx.offset());
+                    *input = &[];
+                    rx.clear();
+                    return Err(core.fail(error, now));
+                }
+            };
+            match core.on_frame(rx.frame(located), rx.offset(), now) {
+                Ok(Step::Skip) => {}
+                Ok(Step::Notify(ids, payload)) => {
+                    let Core { reassembly, tx, info, control } = core;
+                    let payload = match payload {
+                        Payload::Frame(len) => {
+                            let frame = rx.frame(located);
+                            frame.get(frame.len() - len..).unwrap_or_default()
+                        }
+                        Payload::Reassembled => reassembly.payload(),
+                    };
+                    let notify = Notify::new(payload, ids, info);
+                    let ack = Ack::new(tx, ids, None, control.serial, now);
+                    return Ok(Some(Event::Notify(notify, ack)));
+                }
+                Ok(Step::Hello) => return Ok(Some(Event::Hello(&core.info))),
+                Ok(Step::HealthCheck { healthy }) => {
+                    return Ok(Some(Event::HealthCheck { healthy }));
+                }
+                Ok(Step::Abandoned(ids, by)) => {
+                    return Ok(Some(Event::Abandoned {
+                        stream_id: ids.stream,
+                        frame_id: ids.frame,
+                        by,
+                    }));
+                }
+                Ok(Step::Disconnected { status }) => {
+                    return Ok(Some(Event::Disconnected { status }));
+                }
+                Err(error) => {
+                    *input = &[];
+                    return Err(core.fail(error, now));
+                }
+            }
+        }
+    }
+
+    /// The answer to a NOTIFY that was deferred.
+    ///
+    /// # Errors
+    /// When nothing waits for it any more. That is no fault: the deadline has answered, HAProxy
+    /// has asked anew, or the connection ended.
+    pub fn answer(&mut self, ticket: Ticket, now: Instant) -> Result<Ack<'_>, StaleTicket> {
+        let Self { core, .. } = self;
+        core.begin(now);
+        if ticket.connection != core.control.serial {
+            return Err(StaleTicket);
+        }
+        let ids = core.tx.in_flight.get(ticket.key).ok_or(StaleTicket)?;
+        let serial = core.control.serial;
+        Ok(Ack::new(&mut core.tx, ids, Some(ticket.key), serial, now))
+    }
+
+    /// Whether the NOTIFY of a ticket still waits for its answer.
+    #[must_use]
+    pub fn owes(&self, ticket: &Ticket) -> bool {
+        ticket.connection == self.core.control.serial
+            && self.core.tx.in_flight.get(ticket.key).is_some()
+    }
+
+    /// Answers owed: NOTIFYs that were deferred.
+    #[must_use]
+    pub const fn in_flight(&self) -> u32 {
+        self.core.tx.in_flight.len()
+    }
+
+    /// What to write: whole frames, one after the other, in one piece.
+    #[must_use]
+    pub fn transmit(&self) -> &[u8] {
+        self.core.tx.transmit()
+    }
+
+    /// That many bytes of [`transmit`](Self::transmit) were written.
+    pub fn transmitted(&mut self, bytes: usize) {
+        self.core.transmitted(bytes);
+    }
+
+    /// Exchanges the output for an empty buffer, for I/O that takes buffers by value: `buffer`
+    /// gets all of [`transmit`](Self::transmit), which counts as written.
+    pub fn swap_output(&mut self, buffer: &mut Vec<u8>) {
+        self.core.swap_output(buffer);
+    }
+
+    /// What to wait for.
+    #[must_use]
+    pub fn interest(&self) -> Interest {
+        self.core.interest(self.rx.has_pending(), self.rx.has_frame())
+    }
+
+    /// Does what is due: late answers, limits of time, memory given back. To be called at the
+    /// deadline of [`interest`](Self::interest); early, late and needless calls do no harm.
+    ///
+    /// # Errors
+    /// When a peer exceeded a time limit. The connection is closing then, as `interest` will say.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
+        let result = self.core.handle_timeout(now);
+        if self.core.trim_due(now) {
+            self.rx.trim();
+            self.core.trim();
+        }
+        result
+    }
+
+    /// The stream ended, or failed. What is in the output may still be written; no answer is owed
+    /// any more.
+    pub fn peer_closed(&mut self, now: Instant) {
+        self.core.peer_closed(now);
+    }
+
+    /// Begins to leave: at once where nothing is owed, else as soon as everything is answered or
+    /// the drain deadline has come. HAProxy is told goodbye. NOTIFYs that arrive before that are
+    /// answered like any other.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.core.shutdown(self.rx.has_pending(), now);
+    }
+
+    /// Leaves now, with that status and message; what is owed stays unanswered. HAProxy shows the
+    /// status as 256 + N to the streams that wait.
+    pub fn close(&mut self, status: Status, message: &str, now: Instant) {
+        self.core.close(status, message, now);
+    }
+
+    /// What is known about the connection; before the handshake no more than the peer.
+    #[must_use]
+    pub fn info(&self) -> &Arc<ConnectionInfo> {
+        &self.core.info
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub const fn stats(&self) -> &ConnectionStats {
+        &self.core.tx.stats
+    }
+
+    /// Why the connection is ending; `None` while it is not.
+    #[must_use]
+    pub const fn close_reason(&self) -> Option<&CloseReason> {
+        self.core.control.reason.as_ref()
+    }
+
+    /// Bytes of memory behind the connection's buffers. Falls to 0 a second after the last frame
+    /// of a connection that owes nothing.
+    #[must_use]
+    pub const fn buffered(&self) -> usize {
+        self.rx.capacity() + self.core.capacity()
+    }
+}

@@ -1,0 +1,435 @@
+//! Configuration of the agent's side.
+
+use core::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::server::Health;
+use crate::vars::{NameError, check_name, check_prefix};
+use crate::wire::Action;
+
+/// The least max-frame-size in SPOP.
+pub(crate) const MIN_MAX_FRAME_SIZE: u32 = 256;
+/// The largest max-frame-size that can be configured: 1 GiB.
+const LARGEST_MAX_FRAME_SIZE: u32 = 1 << 30;
+/// What fits every ACK, whatever was negotiated: the smallest frame less one byte (HAProxy >= 3.1
+/// stalls on a frame that fills its buffer), less the largest header.
+const FALLBACK_MAX: usize = 256 - 1 - (1 + 4 + 10 + 10);
+
+/// How an agent behaves towards HAProxy. Cheap to clone; setters take and return it by value.
+///
+/// ```
+/// use spop_proto::{Action, AgentConfig, Limits, Scope};
+/// use std::time::Duration;
+///
+/// let config = AgentConfig::new()
+///     .var_prefix("iprep")?
+///     .fallback([Action::set(Scope::Transaction, "ip_score", 100)])?
+///     .limits(Limits::new().answer_timeout(Duration::from_millis(80))?);
+/// # Ok::<(), spop_proto::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct AgentConfig {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone, Debug)]
+struct Inner {
+    max_frame_size: u32,
+    pipelining: bool,
+    fragmentation: bool,
+    var_prefix: Option<Box<str>>,
+    fallback: Box<[u8]>,
+    limits: Limits,
+    health: Health,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            max_frame_size: 1 << 20,
+            pipelining: true,
+            fragmentation: true,
+            var_prefix: None,
+            fallback: Box::default(),
+            limits: Limits::default(),
+            health: Health::default(),
+        }
+    }
+}
+
+impl AgentConfig {
+    /// The defaults: right for every HAProxy from 2.6 on.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.inner));
+        self
+    }
+
+    /// The largest frame this agent takes, in bytes without the length field. Default 1 MiB.
+    ///
+    /// HAProxy is answered with the lower of this and what it offers. Leave it above HAProxy's
+    /// own (16 380 with the default `tune.bufsize`): HAProxy <= 3.0 meets an agent that lowers the
+    /// size with errors and reconnects.
+    ///
+    /// # Errors
+    /// Below 256 or above 1 GiB.
+    pub fn max_frame_size(self, bytes: u32) -> Result<Self, ConfigError> {
+        if !(MIN_MAX_FRAME_SIZE..=LARGEST_MAX_FRAME_SIZE).contains(&bytes) {
+            return Err(ConfigError::MaxFrameSize { bytes });
+        }
+        Ok(self.with(|inner| inner.max_frame_size = bytes))
+    }
+
+    /// Whether to announce `pipelining` where HAProxy offers it. Default on; without it HAProxy
+    /// opens a connection for each request that runs at the same time.
+    #[must_use]
+    pub fn pipelining(self, on: bool) -> Self {
+        self.with(|inner| inner.pipelining = on)
+    }
+
+    /// Whether to announce `fragmentation` and to reassemble. Default on.
+    ///
+    /// HAProxy <= 3.0 sends a message larger than a frame in fragments only to agents that
+    /// announce it, and disconnects and retries without end from those that do not. If it is off,
+    /// write `no option send-frag-payload` in the `spoe-agent` section.
+    #[must_use]
+    pub fn fragmentation(self, on: bool) -> Self {
+        self.with(|inner| inner.fragmentation = on)
+    }
+
+    /// HAProxy's `option var-prefix` for this agent. Never sent; with it a variable's name is
+    /// checked against HAProxy's 63 bytes for scope, prefix and name exactly.
+    ///
+    /// # Errors
+    /// When the prefix has a character that HAProxy refuses, or is empty.
+    pub fn var_prefix(self, prefix: &str) -> Result<Self, ConfigError> {
+        check_prefix(prefix)?;
+        Ok(self.with(|inner| inner.var_prefix = Some(prefix.into())))
+    }
+
+    /// The actions HAProxy gets when a handler gives no answer: it returned an error, panicked,
+    /// missed its deadline, was shed under overload, or dropped the request. Default none: an
+    /// empty ACK, after which HAProxy goes on at once with no variable set.
+    ///
+    /// A router's answer to a message it does not know is another thing.
+    ///
+    /// # Errors
+    /// When a name is one HAProxy would drop, or when the actions take more than the 230 bytes
+    /// that fit the smallest frame SPOP allows.
+    pub fn fallback<'a>(
+        self,
+        actions: impl IntoIterator<Item = Action<'a>>,
+    ) -> Result<Self, ConfigError> {
+        let mut encoded = Vec::new();
+        for action in actions {
+            check_name(action.scope(), action.name(), self.prefix_len())?;
+            action.encode(&mut encoded);
+        }
+        if encoded.len() > FALLBACK_MAX {
+            return Err(ConfigError::FallbackTooBig { bytes: encoded.len() });
+        }
+        Ok(self.with(|inner| inner.fallback = encoded.into()))
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        self.with(|inner| inner.limits = limits)
+    }
+
+    /// The switch that health checks are answered from; all clones of the returned handle, and
+    /// all clones of the configuration made from here on, share it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.inner.health.clone()
+    }
+
+    pub(crate) fn own_max_frame_size(&self) -> u32 {
+        self.inner.max_frame_size
+    }
+
+    pub(crate) fn announces_pipelining(&self) -> bool {
+        self.inner.pipelining
+    }
+
+    pub(crate) fn announces_fragmentation(&self) -> bool {
+        self.inner.fragmentation
+    }
+
+    pub(crate) fn prefix_len(&self) -> Option<usize> {
+        self.inner.var_prefix.as_deref().map(str::len)
+    }
+
+    pub(crate) fn encoded_fallback(&self) -> &[u8] {
+        &self.inner.fallback
+    }
+
+    pub(crate) fn current_limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+}
+
+/// What to do with a NOTIFY when as many answers are owed as the limit allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overload {
+    /// Answer it at once with the fallback.
+    #[default]
+    Shed,
+    /// Stop reading at its border until answers have gone out.
+    Wait,
+}
+
+/// What a peer can make this side hold, and how long it may take.
+///
+/// | limit | default | when it is hit |
+/// | --- | --- | --- |
+/// | [`AgentConfig::max_frame_size`] | 1 MiB | a larger frame: status 3, close |
+/// | first frame | 4 KiB, fixed | status 3 and a word on what the bytes look like |
+/// | length of an ACK | the lower of the negotiated size and HAProxy's offer - 1, fixed | the action is refused ([`SetError::TooBig`](crate::SetError::TooBig)), what was set before stands |
+/// | [`in_flight`](Self::in_flight) | 1 024 | [`Overload`]: fallback answer, or no more reading |
+/// | [`payload`](Self::payload) | 1 MiB, one at a time | fragments refused with ABORT, later ones skipped |
+/// | [`output`](Self::output) | 1 MiB | no more reading until HAProxy has taken some |
+/// | [`ignored_frames`](Self::ignored_frames) | 128 in a row | status 4, close |
+/// | [`hello_timeout`](Self::hello_timeout) | 10 s | status 2, close |
+/// | [`frame_timeout`](Self::frame_timeout) | 10 s | status 2, close |
+/// | [`write_timeout`](Self::write_timeout) | 10 s without progress | close |
+/// | [`answer_timeout`](Self::answer_timeout) | 10 s | fallback answer (deferred answers only) |
+/// | [`drain_timeout`](Self::drain_timeout) | 30 s | what is still owed is dropped and reported |
+/// | [`close_timeout`](Self::close_timeout) | 1 s | HAProxy did not close after the goodbye: close |
+/// | [`idle_timeout`](Self::idle_timeout) | none | status 0, close |
+/// | [`connections`](Self::connections) | 4 096 an agent | accepted, health checks answered, the others closed 100 ms later |
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub(crate) in_flight: NonZeroU32,
+    pub(crate) overload: Overload,
+    pub(crate) payload: NonZeroUsize,
+    pub(crate) output: NonZeroUsize,
+    pub(crate) ignored_frames: NonZeroU32,
+    pub(crate) hello: Duration,
+    pub(crate) frame: Duration,
+    pub(crate) write: Duration,
+    pub(crate) answer: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) close: Duration,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) connections: NonZeroUsize,
+}
+
+const fn some<T: Copy>(value: Option<T>) -> T {
+    match value {
+        Some(value) => value,
+        // Reached only by a literal 0 in the defaults below, and then at compile time.
+        #[expect(clippy::panic, reason = "evaluated at compile time only")]
+        None => panic!("a default limit is 0"),
+    }
+}
+
+impl Limits {
+    const DEFAULT: Self = Self {
+        in_flight: const { some(NonZeroU32::new(1024)) },
+        overload: Overload::Shed,
+        payload: const { some(NonZeroUsize::new(1 << 20)) },
+        output: const { some(NonZeroUsize::new(1 << 20)) },
+        ignored_frames: const { some(NonZeroU32::new(128)) },
+        hello: Duration::from_secs(10),
+        frame: Duration::from_secs(10),
+        write: Duration::from_secs(10),
+        answer: Duration::from_secs(10),
+        drain: Duration::from_secs(30),
+        close: Duration::from_secs(1),
+        idle: None,
+        connections: const { some(NonZeroUsize::new(4096)) },
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+macro_rules! timeouts {
+    ($($(#[$doc:meta])* $name:ident => $field:ident;)*) => {
+        /// Time limits. None may be zero.
+        impl Limits {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// When the time is zero.
+                pub fn $name(mut self, time: Duration) -> Result<Self, ConfigError> {
+                    if time.is_zero() {
+                        return Err(ConfigError::ZeroTimeout { name: stringify!($name) });
+                    }
+                    self.$field = time;
+                    Ok(self)
+                }
+            )*
+        }
+    };
+}
+
+timeouts! {
+    /// How long a connection may take to say HELLO. Default 10 s.
+    hello_timeout => hello;
+    /// How long a frame may take from its first byte to its last. Default 10 s.
+    frame_timeout => frame;
+    /// How long HAProxy may take no output at all while there is some. Default 10 s.
+    write_timeout => write;
+    /// How long an answer may take; then the fallback is sent. Default 10 s. Keep it below
+    /// HAProxy's `timeout processing`, after which nobody waits for the answer. A handler that
+    /// answers inline cannot be interrupted and has no such limit.
+    answer_timeout => answer;
+    /// How long a stop waits for owed answers. Default 30 s.
+    drain_timeout => drain;
+    /// How long to wait for HAProxy to close after the goodbye. Default 1 s.
+    close_timeout => close;
+}
+
+impl Limits {
+    /// The defaults of the table above.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::DEFAULT
+    }
+
+    /// Answers owed at once on a connection. Default 1 024; HAProxy itself keeps to 20.
+    #[must_use]
+    pub const fn in_flight(mut self, answers: NonZeroU32) -> Self {
+        self.in_flight = answers;
+        self
+    }
+
+    /// What to do beyond that. Default [`Overload::Shed`].
+    #[must_use]
+    pub const fn overload(mut self, overload: Overload) -> Self {
+        self.overload = overload;
+        self
+    }
+
+    /// Bytes of a payload that comes in fragments. Default 1 MiB.
+    #[must_use]
+    pub const fn payload(mut self, bytes: NonZeroUsize) -> Self {
+        self.payload = bytes;
+        self
+    }
+
+    /// Bytes of output that HAProxy has not taken. Default 1 MiB. A soft limit: answers that are
+    /// already owed may exceed it, by the size of their ACKs.
+    #[must_use]
+    pub const fn output(mut self, bytes: NonZeroUsize) -> Self {
+        self.output = bytes;
+        self
+    }
+
+    /// Frames in a row that mean nothing here. Default 128.
+    #[must_use]
+    pub const fn ignored_frames(mut self, frames: NonZeroU32) -> Self {
+        self.ignored_frames = frames;
+        self
+    }
+
+    /// How long a connection without owed answers may be silent; `None`, the default, for as long
+    /// as HAProxy likes. If set, keep it above HAProxy's own `timeout idle`: a NOTIFY that crosses
+    /// the goodbye fails.
+    #[must_use]
+    pub const fn idle_timeout(mut self, time: Option<Duration>) -> Self {
+        self.idle = time;
+        self
+    }
+
+    /// Connections of an agent at once. Default 4 096.
+    #[must_use]
+    pub const fn connections(mut self, connections: NonZeroUsize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// The limit set by [`connections`](Self::connections): the adapters ask for it.
+    #[must_use]
+    pub const fn max_connections(&self) -> usize {
+        self.connections.get()
+    }
+}
+
+/// A configuration that cannot be right.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A max-frame-size out of range.
+    #[error("max-frame-size {bytes} is not within 256 and 1 073 741 824")]
+    MaxFrameSize {
+        /// What was asked for.
+        bytes: u32,
+    },
+    /// A timeout of zero.
+    #[error("{name} of zero would end every connection at once")]
+    ZeroTimeout {
+        /// The setter.
+        name: &'static str,
+    },
+    /// Fallback actions that may not fit an ACK.
+    #[error("fallback actions of {bytes} bytes: at most 230 fit every ACK whatever is negotiated")]
+    FallbackTooBig {
+        /// Their size.
+        bytes: usize,
+    },
+    /// A name HAProxy would not take.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scope;
+
+    #[test]
+    fn numbers_that_cannot_be_right_are_refused() {
+        assert_eq!(
+            AgentConfig::new().max_frame_size(255).unwrap_err().to_string(),
+            "max-frame-size 255 is not within 256 and 1 073 741 824"
+        );
+        assert!(AgentConfig::new().max_frame_size(256).is_ok());
+        assert!(AgentConfig::new().max_frame_size(u32::MAX).is_err());
+        assert_eq!(
+            Limits::new().answer_timeout(Duration::ZERO).unwrap_err().to_string(),
+            "answer_timeout of zero would end every connection at once"
+        );
+        assert!(AgentConfig::new().var_prefix("ip-rep").is_err());
+    }
+
+    #[test]
+    fn a_fallback_fits_every_ack_or_is_refused() {
+        let value = "x".repeat(223);
+        // Three bytes, name with length, type byte, string with length: 3 + 2 + 1 + 1 + 223.
+        let fits = [Action::set(Scope::Transaction, "a", value.as_str())];
+        assert_eq!(fits[0].encoded_len(), 230);
+        assert!(AgentConfig::new().fallback(fits).is_ok());
+        let larger = "x".repeat(224);
+        let error = AgentConfig::new()
+            .fallback([Action::set(Scope::Transaction, "a", larger.as_str())])
+            .unwrap_err();
+        assert_eq!(error, ConfigError::FallbackTooBig { bytes: 231 });
+        let error =
+            AgentConfig::new().fallback([Action::set(Scope::Transaction, "a-b", 1)]).unwrap_err();
+        assert!(matches!(error, ConfigError::Name(_)));
+    }
+
+    #[test]
+    fn clones_share_the_health_switch() {
+        let config = AgentConfig::new();
+        let health = config.health();
+        health.set(crate::HealthState::NotReady);
+        let changed = config.pipelining(false);
+        assert_eq!(changed.health().get(), crate::HealthState::NotReady);
+    }
+}

@@ -1,0 +1,392 @@
+//! What a user's code implements; the same for every adapter.
+
+use core::fmt;
+use core::future::Future;
+use std::sync::Arc;
+
+use crate::ack::{Ack, Bounds, SetError};
+use crate::info::{ConnectionInfo, Peer};
+use crate::inflight::Ids;
+use crate::request::{ArgError, Notify};
+use crate::vars::{Var, check_name};
+use crate::wire::{Message, Messages, Scope, Value, encode_set_var, encode_unset_var};
+
+/// Why a handler gave no answer. Takes any error through `?`; HAProxy gets the fallback answer.
+pub struct HandlerError(Box<dyn core::error::Error + Send + Sync>);
+
+impl HandlerError {
+    /// An error from a text or another error.
+    pub fn new(error: impl Into<Box<dyn core::error::Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+
+    /// The error inside.
+    #[must_use]
+    pub fn get_ref(&self) -> &(dyn core::error::Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}
+
+// Like `anyhow::Error` this is no `Error` itself, or the conversion below could not exist.
+impl<E: core::error::Error + Send + Sync + 'static> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl fmt::Debug for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// The error and what caused it, joined by colons.
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Answers NOTIFYs at once, on the thread that reads them: nothing is copied or allocated, and
+/// nothing else happens on the connection meanwhile. For work that waits, see [`Handler`].
+///
+/// `Ok` sends what was set; `Err`, and a panic, send the fallback answer instead.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service that answers NOTIFY frames",
+    label = "not a `Service`",
+    note = "a closure has a constructor of its own: `Agent::inline(|notify, ack| {{ ..; Ok(()) }})`",
+    note = "for a closure that waits: `Agent::concurrent(|x| async move {{ ..; Ok(x) }})`"
+)]
+pub trait Service: Send + Sync + 'static {
+    /// Answers one NOTIFY.
+    ///
+    /// # Errors
+    /// Any error: HAProxy gets the fallback answer.
+    fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError>;
+}
+
+/// Answers NOTIFYs in futures of their own: many run at once, and a slow one holds up no other.
+///
+/// The exchange that is returned is the answer. One that is dropped answers nothing: an error, a
+/// panic, the deadline and the end of the connection lead to the fallback answer, or to none where
+/// nobody waits for it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler that answers NOTIFY frames concurrently",
+    label = "not a `Handler`",
+    note = "a closure has a constructor of its own: `Agent::concurrent(|x| async move {{ ..; Ok(x) }})`"
+)]
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one NOTIFY.
+    fn notify(
+        &self,
+        exchange: Exchange,
+    ) -> impl Future<Output = Result<Exchange, HandlerError>> + Send;
+}
+
+/// What a [`Dispatch`] did with a NOTIFY.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a NOTIFY is answered now or later")]
+pub enum Turn<F> {
+    /// It is answered: the driver commits the answer, or falls back.
+    Done(Result<(), HandlerError>),
+    /// The future answers it.
+    Later(F),
+}
+
+/// The one entry that a driver calls: it lets a service answer some NOTIFYs at once and others
+/// later. Users implement [`Service`] or [`Handler`] instead.
+pub trait Dispatch: Send + Sync + 'static {
+    /// Answers a NOTIFY in `ack`, or takes ownership of it through `own` and answers later.
+    fn serve<'s>(
+        &'s self,
+        notify: Notify<'_>,
+        ack: &mut Ack<'_>,
+        own: &mut dyn FnMut() -> Exchange,
+    ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, Self>>;
+}
+
+/// A future that never is: what a synchronous service answers later.
+type Never = core::future::Ready<Result<Exchange, HandlerError>>;
+
+/// A [`Service`] as a [`Dispatch`].
+#[derive(Debug)]
+pub struct Inline<S>(S);
+
+impl<S: Service> Inline<S> {
+    /// Wraps a service.
+    pub const fn new(service: S) -> Self {
+        Self(service)
+    }
+}
+
+impl<S: Service> Dispatch for Inline<S> {
+    #[inline]
+    fn serve<'s>(
+        &'s self,
+        notify: Notify<'_>,
+        ack: &mut Ack<'_>,
+        _: &mut dyn FnMut() -> Exchange,
+    ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, S>> {
+        Turn::<Never>::Done(self.0.notify(notify, ack))
+    }
+}
+
+/// A [`Handler`] as a [`Dispatch`].
+#[derive(Debug)]
+pub struct Concurrent<H>(H);
+
+impl<H: Handler> Concurrent<H> {
+    /// Wraps a handler.
+    pub const fn new(handler: H) -> Self {
+        Self(handler)
+    }
+}
+
+impl<H: Handler> Dispatch for Concurrent<H> {
+    fn serve<'s>(
+        &'s self,
+        _: Notify<'_>,
+        _: &mut Ack<'_>,
+        own: &mut dyn FnMut() -> Exchange,
+    ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, H>> {
+        Turn::Later(self.0.notify(own()))
+    }
+}
+
+/// A closure as a [`Service`].
+pub struct ServiceFn<F>(F);
+
+impl<F> ServiceFn<F>
+where
+    F: Fn(Notify<'_>, &mut Ack<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    /// Wraps a closure. The bound stands here, so that the closure's arguments are inferred.
+    pub const fn new(closure: F) -> Self {
+        Self(closure)
+    }
+}
+
+impl<F> Service for ServiceFn<F>
+where
+    F: Fn(Notify<'_>, &mut Ack<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    #[inline]
+    fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
+        (self.0)(notify, ack)
+    }
+}
+
+impl<F> fmt::Debug for ServiceFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceFn")
+    }
+}
+
+/// A closure that returns futures as a [`Handler`].
+pub struct HandlerFn<F>(F);
+
+impl<F, Fut> HandlerFn<F>
+where
+    F: Fn(Exchange) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Exchange, HandlerError>> + Send,
+{
+    /// Wraps a closure. The bound stands here, so that the closure's arguments are inferred.
+    pub const fn new(closure: F) -> Self {
+        Self(closure)
+    }
+}
+
+impl<F, Fut> Handler for HandlerFn<F>
+where
+    F: Fn(Exchange) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Exchange, HandlerError>> + Send,
+{
+    fn notify(
+        &self,
+        exchange: Exchange,
+    ) -> impl Future<Output = Result<Exchange, HandlerError>> + Send {
+        (self.0)(exchange)
+    }
+}
+
+impl<F> fmt::Debug for HandlerFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HandlerFn")
+    }
+}
+
+/// A NOTIFY and its answer, owned: what a [`Handler`] gets and gives back.
+///
+/// Returned it is the answer; dropped it answers nothing. The memory behind it goes back to its
+/// connection and serves the next NOTIFY.
+#[derive(Debug)]
+#[must_use = "return it: an exchange that is dropped answers nothing"]
+pub struct Exchange(Box<Owned>);
+
+#[derive(Debug)]
+struct Owned {
+    payload: Vec<u8>,
+    actions: Vec<u8>,
+    ids: Ids,
+    info: Arc<ConnectionInfo>,
+    bounds: Bounds,
+}
+
+impl Exchange {
+    /// Copies what a NOTIFY borrows.
+    pub(crate) fn new(notify: &Notify<'_>, ack: Bounds, spare: Option<Self>) -> Self {
+        let mut owned = match spare {
+            Some(Self(mut owned)) => {
+                owned.payload.clear();
+                owned.actions.clear();
+                owned.ids = notify.ids();
+                owned.bounds = ack;
+                if !Arc::ptr_eq(&owned.info, notify.connection()) {
+                    owned.info = Arc::clone(notify.connection());
+                }
+                owned
+            }
+            None => Box::new(Owned {
+                payload: Vec::new(),
+                actions: Vec::new(),
+                ids: notify.ids(),
+                info: Arc::clone(notify.connection()),
+                bounds: ack,
+            }),
+        };
+        owned.payload.extend_from_slice(notify.payload());
+        Self(owned)
+    }
+
+    /// Whether this is the exchange of that NOTIFY.
+    pub(crate) fn is_of(&self, ids: Ids, info: &Arc<ConnectionInfo>) -> bool {
+        self.0.ids == ids && Arc::ptr_eq(&self.0.info, info)
+    }
+
+    pub(crate) fn actions(&self) -> &[u8] {
+        &self.0.actions
+    }
+
+    /// Memory held.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.0.payload.capacity() + self.0.actions.capacity()
+    }
+
+    /// The NOTIFY, borrowed.
+    #[must_use]
+    pub const fn notify(&self) -> Notify<'_> {
+        Notify::new(self.0.payload.as_slice(), self.0.ids, &self.0.info)
+    }
+
+    /// The messages, in order.
+    #[must_use]
+    pub const fn messages(&self) -> Messages<'_> {
+        self.notify().messages()
+    }
+
+    /// The first message of that name; `None` where HAProxy did not send it.
+    #[must_use]
+    pub fn message(&self, name: &str) -> Option<Message<'_>> {
+        self.notify().message(name)
+    }
+
+    /// The first message of that name.
+    ///
+    /// # Errors
+    /// When there is none; the error says which messages there are.
+    pub fn require(&self, name: &str) -> Result<Message<'_>, ArgError> {
+        self.notify().require(name)
+    }
+
+    /// See [`Notify::stream_id`].
+    #[must_use]
+    pub const fn stream_id(&self) -> u64 {
+        self.0.ids.stream
+    }
+
+    /// See [`Notify::frame_id`].
+    #[must_use]
+    pub const fn frame_id(&self) -> u64 {
+        self.0.ids.frame
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.0.info.peer()
+    }
+
+    /// HAProxy's `engine-id`.
+    #[must_use]
+    pub fn engine_id(&self) -> Option<&[u8]> {
+        self.0.info.engine_id()
+    }
+
+    /// Sets a variable. See [`Ack::set`].
+    ///
+    /// # Errors
+    /// When HAProxy would drop the name, or when the action does not fit the frame.
+    pub fn set<'v>(
+        &mut self,
+        scope: Scope,
+        name: &str,
+        value: impl Into<Value<'v>>,
+    ) -> Result<(), SetError> {
+        let value = value.into();
+        check_name(scope, name.as_bytes(), self.0.bounds.prefix)?;
+        self.add(value.encoded_len(), |out| encode_set_var(scope, name.as_bytes(), &value, out))
+    }
+
+    /// Sets a variable whose name was checked before.
+    ///
+    /// # Errors
+    /// When the name is too long with the configured prefix, or the action does not fit.
+    pub fn set_var<'v>(
+        &mut self,
+        var: Var<'_>,
+        value: impl Into<Value<'v>>,
+    ) -> Result<(), SetError> {
+        self.set(var.scope(), var.name(), value)
+    }
+
+    /// Removes a variable.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn unset(&mut self, scope: Scope, name: &str) -> Result<(), SetError> {
+        check_name(scope, name.as_bytes(), self.0.bounds.prefix)?;
+        self.add(0, |out| encode_unset_var(scope, name.as_bytes(), out))
+    }
+
+    /// Removes a variable whose name was checked before.
+    ///
+    /// # Errors
+    /// As [`set_var`](Self::set_var).
+    pub fn unset_var(&mut self, var: Var<'_>) -> Result<(), SetError> {
+        self.unset(var.scope(), var.name())
+    }
+
+    /// Takes back all actions.
+    pub fn clear(&mut self) {
+        self.0.actions.clear();
+    }
+
+    fn add(&mut self, at_least: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SetError> {
+        let limit = self.0.bounds.actions;
+        let before = self.0.actions.len();
+        if at_least <= limit {
+            write(&mut self.0.actions);
+            if self.0.actions.len() <= limit {
+                return Ok(());
+            }
+            self.0.actions.truncate(before);
+        }
+        Err(SetError::TooBig { limit })
+    }
+}

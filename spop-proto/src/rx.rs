@@ -1,0 +1,250 @@
+//! Framing by hand: whole frames where they lie, and the one that straddles two reads.
+
+use crate::wire::LENGTH_BYTES;
+
+/// Where the frame found last lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Located<'i> {
+    /// In the caller's input.
+    Input(&'i [u8]),
+    /// In [`Rx`]'s own buffer, until the next call.
+    Buffer,
+}
+
+/// Cuts a stream into frames. Copies only the frame that is not whole in the caller's input, and
+/// grows by the bytes that arrived, never by a length that a peer announced.
+#[derive(Debug, Default)]
+pub(crate) struct Rx {
+    /// `kept[at..]` is input that was not handed out yet.
+    kept: Vec<u8>,
+    at: usize,
+    /// Length of the frame in `kept` that was handed out last, its length field included.
+    lent: usize,
+    /// Place in the stream where the frame found last, or looked for, begins.
+    offset: u64,
+    /// Bytes by which `offset` moves on when that frame is done with.
+    current: usize,
+}
+
+impl Rx {
+    /// Finds the next frame. `limit` sees the length as soon as its four bytes are there.
+    pub(crate) fn locate<'i, E>(
+        &mut self,
+        input: &mut &'i [u8],
+        limit: impl Fn(u32) -> Result<(), E>,
+    ) -> Result<Option<Located<'i>>, E> {
+        self.release();
+        if self.at == self.kept.len() {
+            self.kept.clear();
+            self.at = 0;
+            return self.locate_in(input, limit);
+        }
+        self.fill(LENGTH_BYTES, input);
+        let Some(length) = length_of(self.pending()) else { return Ok(None) };
+        limit(length)?;
+        let whole = whole(length);
+        self.fill(whole, input);
+        if self.pending().len() < whole {
+            return Ok(None);
+        }
+        self.lent = whole;
+        self.current = whole;
+        Ok(Some(Located::Buffer))
+    }
+
+    /// The usual case: nothing is kept, the frame lies in the input.
+    fn locate_in<'i, E>(
+        &mut self,
+        input: &mut &'i [u8],
+        limit: impl Fn(u32) -> Result<(), E>,
+    ) -> Result<Option<Located<'i>>, E> {
+        if let Some(length) = length_of(input) {
+            limit(length)?;
+            if let Some((frame, rest)) = input.split_at_checked(whole(length)) {
+                *input = rest;
+                self.current = frame.len();
+                return Ok(frame.get(LENGTH_BYTES..).map(Located::Input));
+            }
+        }
+        self.stash(input);
+        Ok(None)
+    }
+
+    /// The frame that [`locate`](Self::locate) found, without its length field.
+    pub(crate) fn frame<'a, 'i: 'a>(&'a self, located: Located<'i>) -> &'a [u8] {
+        match located {
+            Located::Input(frame) => frame,
+            Located::Buffer => {
+                let frame = self.pending().get(LENGTH_BYTES..self.lent);
+                frame.unwrap_or_default()
+            }
+        }
+    }
+
+    /// Keeps all of `input` for later.
+    pub(crate) fn stash(&mut self, input: &mut &[u8]) {
+        self.release();
+        self.kept.extend_from_slice(input);
+        *input = &[];
+    }
+
+    /// Forgets everything that was kept.
+    pub(crate) fn clear(&mut self) {
+        self.release();
+        self.kept.clear();
+        self.at = 0;
+    }
+
+    /// Whether bytes are kept that belong to no frame handed out so far.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending().len() > self.lent
+    }
+
+    /// Whether a whole frame waits in the buffer (or one whose length is already wrong).
+    pub(crate) fn has_frame(&self) -> bool {
+        let waiting = self.pending().get(self.lent..).unwrap_or_default();
+        length_of(waiting).is_some_and(|length| waiting.len() >= whole(length))
+    }
+
+    /// Where the frame found last, or looked for, begins in the stream.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The bytes at the place where a frame is looked for: kept ones first, then `input`.
+    pub(crate) fn peek<const N: usize>(&self, input: &[u8]) -> ([u8; N], usize) {
+        let mut bytes = [0; N];
+        let mut len = 0;
+        for (slot, &byte) in bytes.iter_mut().zip(self.pending().iter().chain(input)) {
+            *slot = byte;
+            len += 1;
+        }
+        (bytes, len)
+    }
+
+    /// Memory held.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.kept.capacity()
+    }
+
+    /// Gives memory back if nothing is kept.
+    pub(crate) fn trim(&mut self) {
+        self.release();
+        if self.at == self.kept.len() {
+            *self = Self { offset: self.offset, ..Self::default() };
+        }
+    }
+
+    fn pending(&self) -> &[u8] {
+        self.kept.get(self.at..).unwrap_or_default()
+    }
+
+    /// Lets go of the frame handed out last.
+    fn release(&mut self) {
+        self.at += self.lent;
+        self.lent = 0;
+        self.offset += self.current as u64;
+        self.current = 0;
+    }
+
+    /// Takes from `input` until `target` bytes are pending, or it is empty.
+    fn fill(&mut self, target: usize, input: &mut &[u8]) {
+        let missing = target.saturating_sub(self.pending().len()).min(input.len());
+        if missing == 0 {
+            return;
+        }
+        if self.at > 0 {
+            self.kept.drain(..self.at);
+            self.at = 0;
+        }
+        if let Some((taken, rest)) = input.split_at_checked(missing) {
+            self.kept.extend_from_slice(taken);
+            *input = rest;
+        }
+    }
+}
+
+fn length_of(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk::<LENGTH_BYTES>().map(|length| u32::from_be_bytes(*length))
+}
+
+/// A frame's bytes with its length field; saturates where `usize` has 32 bits, and no input is that
+/// long there.
+fn whole(length: u32) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX).saturating_add(LENGTH_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: &[u8] = &[0, 0, 0, 3, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 1, 9];
+
+    fn any(_: u32) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn frames(chunks: &[&[u8]]) -> Vec<(u64, Vec<u8>)> {
+        let mut rx = Rx::default();
+        let mut found = Vec::new();
+        for chunk in chunks {
+            let mut input = *chunk;
+            while let Some(located) = rx.locate(&mut input, any).unwrap() {
+                found.push((rx.offset(), rx.frame(located).to_vec()));
+            }
+            assert!(input.is_empty());
+        }
+        found
+    }
+
+    #[test]
+    fn any_cut_gives_the_same_frames() {
+        let expected = [(0, vec![1, 2, 3]), (7, vec![]), (11, vec![9])];
+        for first in 0..=STREAM.len() {
+            for second in first..=STREAM.len() {
+                let chunks = [&STREAM[..first], &STREAM[first..second], &STREAM[second..]];
+                assert_eq!(frames(&chunks), expected, "cut at {first} and {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_frame_is_not_copied() {
+        let mut rx = Rx::default();
+        let mut input = STREAM;
+        let located = rx.locate(&mut input, any).unwrap().unwrap();
+        assert!(matches!(located, Located::Input(_)));
+        assert_eq!(rx.capacity(), 0);
+    }
+
+    #[test]
+    fn the_length_is_judged_before_the_body_arrives() {
+        let mut rx = Rx::default();
+        let refuse = |length| if length > 10 { Err(length) } else { Ok(()) };
+        let mut input = &[0xff, 0xff][..];
+        assert!(rx.locate(&mut input, refuse).unwrap().is_none());
+        let mut input = &[0xff, 0xff][..];
+        assert_eq!(rx.locate(&mut input, refuse).unwrap_err(), u32::MAX);
+        assert!(rx.capacity() < 64);
+    }
+
+    #[test]
+    fn stashed_frames_come_back_in_order() {
+        let mut rx = Rx::default();
+        let mut input = &STREAM[..9];
+        rx.stash(&mut input);
+        assert!(rx.has_frame());
+        let mut rest = &STREAM[9..];
+        rx.stash(&mut rest);
+        let mut none = &[][..];
+        let mut found = Vec::new();
+        while let Some(located) = rx.locate(&mut none, any).unwrap() {
+            found.push(rx.frame(located).to_vec());
+        }
+        assert_eq!(found, [vec![1, 2, 3], vec![], vec![9]]);
+        assert!(!rx.has_frame());
+        assert!(!rx.has_pending());
+        rx.trim();
+        assert_eq!(rx.capacity(), 0);
+    }
+}

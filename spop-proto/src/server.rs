@@ -1,0 +1,196 @@
+//! Policy around connections that every adapter needs: small state machines without I/O.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::ConnectionStats;
+
+/// Whether an agent wants requests; what health checks (`option spop-check`) are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HealthState {
+    /// Health checks succeed.
+    #[default]
+    Ready,
+    /// Health checks fail; requests are answered all the same.
+    NotReady,
+    /// As [`NotReady`](Self::NotReady), because the agent is about to stop.
+    LameDuck,
+}
+
+/// The switch behind health checks. Clones share it.
+///
+/// To leave without losing a request: set [`HealthState::LameDuck`], wait until HAProxy has seen
+/// it (`inter` times `fall` of its `server` line), then stop.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<AtomicU8>);
+
+impl Health {
+    /// Sets the state; the next health check sees it.
+    pub fn set(&self, state: HealthState) {
+        let number = match state {
+            HealthState::Ready => 0,
+            HealthState::NotReady => 1,
+            HealthState::LameDuck => 2,
+        };
+        self.0.store(number, Ordering::Relaxed);
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn get(&self) -> HealthState {
+        match self.0.load(Ordering::Relaxed) {
+            0 => HealthState::Ready,
+            1 => HealthState::NotReady,
+            _ => HealthState::LameDuck,
+        }
+    }
+}
+
+/// How long to wait after `accept` failed for want of resources (file descriptors, memory): 5 ms,
+/// doubled up to 1 s, back to the start after a success.
+#[derive(Clone, Debug)]
+pub struct AcceptBackoff {
+    next: Duration,
+}
+
+impl AcceptBackoff {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LAST: Duration = Duration::from_secs(1);
+
+    /// A backoff at its start.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    /// `accept` failed: how long to wait.
+    pub fn failed(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(Self::LAST);
+        wait
+    }
+
+    /// `accept` succeeded.
+    pub const fn succeeded(&mut self) {
+        self.next = Self::FIRST;
+    }
+}
+
+impl Default for AcceptBackoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Lets one line of a kind through in a while, and counts the others.
+#[derive(Clone, Debug)]
+pub struct LogLimiter {
+    every: Duration,
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl LogLimiter {
+    /// One line every ten seconds.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { every: Duration::from_secs(10), last: None, suppressed: 0 }
+    }
+
+    /// Whether to write the line; if so, how many were held back since the last one.
+    pub fn admit(&mut self, now: Instant) -> Option<u64> {
+        let quiet = self.last.is_some_and(|last| now.saturating_duration_since(last) < self.every);
+        if quiet {
+            self.suppressed += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(core::mem::take(&mut self.suppressed))
+    }
+}
+
+impl Default for LogLimiter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a server ended, and what it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Connections turned away because of [`Limits::connections`](crate::Limits::connections).
+    pub refused: u64,
+    /// Health checks answered, whatever the answer.
+    pub health_checks: u64,
+    /// Connections that did not speak SPOP, or broke it.
+    pub protocol_errors: u64,
+    /// Connections open when the stop began that ended by themselves, every answer sent.
+    pub drained: u64,
+    /// Connections cut at the drain deadline.
+    pub cut: u64,
+    /// The counters of all connections.
+    pub stats: ConnectionStats,
+}
+
+impl core::fmt::Display for Report {
+    /// One line for a log.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let stats = &self.stats;
+        write!(
+            f,
+            "{} connections, {} health checks; {} requests: {} answered, {} by the fallback, \
+             {} superseded, {} abandoned; {} connections drained, {} cut",
+            self.connections,
+            self.health_checks,
+            stats.notifies,
+            stats.answered,
+            stats.fallbacks(),
+            stats.superseded,
+            stats.abandoned,
+            self.drained,
+            self.cut,
+        )
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a first instant to count from")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_and_resets() {
+        let mut backoff = AcceptBackoff::new();
+        let waits: Vec<_> = (0..10).map(|_| backoff.failed().as_millis()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        backoff.succeeded();
+        assert_eq!(backoff.failed().as_millis(), 5);
+    }
+
+    #[test]
+    fn one_line_in_ten_seconds() {
+        let mut limiter = LogLimiter::new();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(limiter.admit(at(0)), Some(0));
+        assert_eq!(limiter.admit(at(1)), None);
+        assert_eq!(limiter.admit(at(9)), None);
+        assert_eq!(limiter.admit(at(10)), Some(2));
+        assert_eq!(limiter.admit(at(20)), Some(0));
+    }
+
+    #[test]
+    fn health_is_shared() {
+        let health = Health::default();
+        let other = health.clone();
+        for state in [HealthState::LameDuck, HealthState::NotReady, HealthState::Ready] {
+            health.set(state);
+            assert_eq!(other.get(), state);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a connection counted.
+
+use core::ops::AddAssign;
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Counters of one connection, or the sum of many.
+        ///
+        /// `notifies` is what HAProxy asked; it equals the answers of all causes plus `superseded`,
+        /// `abandoned` and what is in flight.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct ConnectionStats {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl AddAssign<&Self> for ConnectionStats {
+            fn add_assign(&mut self, other: &Self) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)*
+            }
+        }
+    };
+}
+
+stats! {
+    /// Frames received, ignored ones included.
+    frames,
+    /// Whole NOTIFY payloads received.
+    notifies,
+    /// Answered as the handler wanted.
+    answered,
+    /// Answered with the fallback: the handler returned an error.
+    errors,
+    /// Answered with the fallback: the handler panicked.
+    panics,
+    /// Answered with the fallback: the answer was late.
+    deadlines,
+    /// Answered with the fallback: too many answers were in flight.
+    shed,
+    /// Answered with the fallback: nobody gave an answer (it was dropped or forgotten).
+    unanswered,
+    /// Actions refused because they did not fit the ACK's frame.
+    too_big,
+    /// Answers given up because HAProxy asked anew with the same ids.
+    superseded,
+    /// Answers given up because the connection ended first.
+    abandoned,
+    /// Fragmented payloads given up by HAProxy.
+    aborted,
+    /// Fragmented payloads refused for their size.
+    refused,
+    /// Frames that meant nothing here and were skipped.
+    ignored,
+}
+
+impl ConnectionStats {
+    /// ACKs written for whole NOTIFYs, whatever the cause.
+    #[must_use]
+    pub const fn acks(&self) -> u64 {
+        self.answered + self.fallbacks()
+    }
+
+    /// ACKs that carried the fallback answer.
+    #[must_use]
+    pub const fn fallbacks(&self) -> u64 {
+        self.errors + self.panics + self.deadlines + self.shed + self.unanswered
+    }
+}
