@@ -18,7 +18,8 @@ use crate::wire::{Action, FrameStart, Scope, Value, encode_set_var, encode_unset
 ///   ([`AgentConfig::fallback`](crate::AgentConfig::fallback));
 /// - [`fall_back`](Self::fall_back): the fallback answer is sent;
 /// - [`defer`](Self::defer)red: the ticket answers later, or the deadline does;
-/// - forgotten (`mem::forget`): the fallback answer is sent by the connection's next call.
+/// - forgotten (`mem::forget`): the fallback answer is sent by the connection's next call, or at
+///   the deadline if the answer had been deferred before.
 ///
 /// A [`Service`](crate::Service) gets it by reference: `Ok` commits it, `Err` and a panic fall back.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use thiserror::Error;
 
 use crate::server::Health;
 use crate::vars::{NameError, check_name, check_prefix};
-use crate::wire::Action;
+use crate::wire::{Action, Actions};
 
 /// The least max-frame-size in SPOP.
 pub(crate) const MIN_MAX_FRAME_SIZE: u32 = 256;
 /// The largest max-frame-size that can be configured: 1 GiB.
-const LARGEST_MAX_FRAME_SIZE: u32 = 1 << 30;
+pub(crate) const LARGEST_MAX_FRAME_SIZE: u32 = 1 << 30;
 /// What fits every ACK, whatever was negotiated: the smallest frame less one byte (HAProxy >= 3.1
 /// stalls on a frame that fills its buffer), less the largest header.
 const FALLBACK_MAX: usize = 256 - 1 - (1 + 4 + 10 + 10);
@@ -108,9 +108,13 @@ impl AgentConfig {
     /// checked against HAProxy's 63 bytes for scope, prefix and name exactly.
     ///
     /// # Errors
-    /// When the prefix has a character that HAProxy refuses, or is empty.
+    /// When the prefix has a character that HAProxy refuses, or is empty; when a name in the
+    /// fallback is too long with it.
     pub fn var_prefix(self, prefix: &str) -> Result<Self, ConfigError> {
         check_prefix(prefix)?;
+        for action in Actions::new(&self.inner.fallback).flatten() {
+            check_name(action.scope(), action.name(), Some(prefix.len()))?;
+        }
         Ok(self.with(|inner| inner.var_prefix = Some(prefix.into())))
     }
 
@@ -151,6 +155,12 @@ impl AgentConfig {
         self.inner.health.clone()
     }
 
+    /// The limits in force.
+    #[must_use]
+    pub fn current_limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
     pub(crate) fn own_max_frame_size(&self) -> u32 {
         self.inner.max_frame_size
     }
@@ -169,10 +179,6 @@ impl AgentConfig {
 
     pub(crate) fn encoded_fallback(&self) -> &[u8] {
         &self.inner.fallback
-    }
-
-    pub(crate) fn current_limits(&self) -> &Limits {
-        &self.inner.limits
     }
 }
 
@@ -199,7 +205,7 @@ pub enum Overload {
 /// | [`output`](Self::output) | 1 MiB | no more reading until HAProxy has taken some |
 /// | [`ignored_frames`](Self::ignored_frames) | 128 in a row | status 4, close |
 /// | [`hello_timeout`](Self::hello_timeout) | 10 s | status 2, close |
-/// | [`frame_timeout`](Self::frame_timeout) | 10 s | status 2, close |
+/// | [`frame_timeout`](Self::frame_timeout) | 10 s | status 2, close; between two fragments: refused with ABORT |
 /// | [`write_timeout`](Self::write_timeout) | 10 s without progress | close |
 /// | [`answer_timeout`](Self::answer_timeout) | 10 s | fallback answer (deferred answers only) |
 /// | [`drain_timeout`](Self::drain_timeout) | 30 s | what is still owed is dropped and reported |
@@ -280,7 +286,8 @@ macro_rules! timeouts {
 timeouts! {
     /// How long a connection may take to say HELLO. Default 10 s.
     hello_timeout => hello;
-    /// How long a frame may take from its first byte to its last. Default 10 s.
+    /// How long a frame may take from its first byte to its last, and how long the next fragment
+    /// of a payload may take to come. Default 10 s.
     frame_timeout => frame;
     /// How long HAProxy may take no output at all while there is some. Default 10 s.
     write_timeout => write;
@@ -380,6 +387,12 @@ pub enum ConfigError {
     #[error("fallback actions of {bytes} bytes: at most 230 fit every ACK whatever is negotiated")]
     FallbackTooBig {
         /// Their size.
+        bytes: usize,
+    },
+    /// An engine-id that is empty or too long.
+    #[error("engine-id of {bytes} bytes: HAProxy's has 36, and 1 to 128 fit every HELLO")]
+    EngineId {
+        /// Its length.
         bytes: usize,
     },
     /// A name HAProxy would not take.

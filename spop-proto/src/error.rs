@@ -250,9 +250,8 @@ impl FirstBytes {
     /// Tells from the first bytes; those of a SPOP HELLO start with two zeros.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        const METHODS: [&[u8]; 9] = [
-            b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"CONN", b"PATC", b"PRI ",
-        ];
+        const METHODS: [&[u8]; 9] =
+            [b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"CONN", b"PATC", b"PRI "];
         let first = bytes.first_chunk::<4>().copied().unwrap_or_default();
         match &first {
             [0x16, 0x03, ..] => Self::Tls,

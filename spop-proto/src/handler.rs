@@ -5,8 +5,8 @@ use core::future::Future;
 use std::sync::Arc;
 
 use crate::ack::{Ack, Bounds, SetError};
-use crate::info::{ConnectionInfo, Peer};
 use crate::inflight::Ids;
+use crate::info::{ConnectionInfo, Peer};
 use crate::request::{ArgError, Notify};
 use crate::vars::{Var, check_name};
 use crate::wire::{Message, Messages, Scope, Value, encode_set_var, encode_unset_var};
@@ -71,6 +71,12 @@ pub trait Service: Send + Sync + 'static {
     fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError>;
 }
 
+impl<S: Service + ?Sized> Service for Arc<S> {
+    fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
+        (**self).notify(notify, ack)
+    }
+}
+
 /// Answers NOTIFYs in futures of their own: many run at once, and a slow one holds up no other.
 ///
 /// The exchange that is returned is the answer. One that is dropped answers nothing: an error, a
@@ -87,6 +93,15 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         exchange: Exchange,
     ) -> impl Future<Output = Result<Exchange, HandlerError>> + Send;
+}
+
+impl<H: Handler> Handler for Arc<H> {
+    fn notify(
+        &self,
+        exchange: Exchange,
+    ) -> impl Future<Output = Result<Exchange, HandlerError>> + Send {
+        (**self).notify(exchange)
+    }
 }
 
 /// What a [`Dispatch`] did with a NOTIFY.

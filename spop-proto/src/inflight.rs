@@ -45,7 +45,14 @@ pub(crate) struct InFlight {
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self { slots: Vec::new(), oldest: NONE, newest: NONE, free: NONE, len: 0, first_generation: 0 }
+        Self {
+            slots: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+            free: NONE,
+            len: 0,
+            first_generation: 0,
+        }
     }
 }
 

@@ -1,9 +1,15 @@
 //! Payloads that arrive in fragments: HAProxy <= 3.0, one at a time on a connection.
 
+use std::time::Instant;
+
 use crate::inflight::Ids;
 
+/// Boxed at the first fragment: most connections never see one.
 #[derive(Debug, Default)]
-pub(crate) struct Reassembly {
+pub(crate) struct Reassembly(Option<Box<Parts>>);
+
+#[derive(Debug, Default)]
+struct Parts {
     payload: Vec<u8>,
     open: Option<Ids>,
     /// The payload refused last: HAProxy may have sent any number of further fragments before it
@@ -11,6 +17,8 @@ pub(crate) struct Reassembly {
     refused: Option<Ids>,
     /// Set while `payload` is whole and lent to an event.
     whole: bool,
+    /// When the next fragment of the open payload has to be there.
+    next_by: Option<Instant>,
 }
 
 /// What became of a fragment.
@@ -32,12 +40,97 @@ pub(crate) enum Fragment {
 
 impl Reassembly {
     /// The payload whose fragments are arriving.
-    pub(crate) const fn open(&self) -> Option<Ids> {
-        self.open
+    pub(crate) fn open(&self) -> Option<Ids> {
+        self.0.as_deref().and_then(|parts| parts.open)
     }
 
     /// A NOTIFY came: nothing of an earlier payload with these ids counts any more.
+    #[inline]
     pub(crate) fn forget(&mut self, ids: Ids) {
+        if let Some(parts) = &mut self.0 {
+            parts.forget(ids);
+        }
+    }
+
+    /// The first fragment.
+    pub(crate) fn start(&mut self, ids: Ids, data: &[u8], limit: usize) -> Fragment {
+        let parts = self.0.get_or_insert_default();
+        parts.payload.clear();
+        parts.whole = false;
+        parts.open = Some(ids);
+        parts.append(ids, data, limit)
+    }
+
+    /// A further one.
+    pub(crate) fn next(
+        &mut self,
+        ids: Ids,
+        data: &[u8],
+        (fin, abort): (bool, bool),
+        limit: usize,
+    ) -> Fragment {
+        match &mut self.0 {
+            Some(parts) => parts.next(ids, data, (fin, abort), limit),
+            None => Fragment::Unknown,
+        }
+    }
+
+    /// Sets the time of the next fragment.
+    pub(crate) fn expect_next_by(&mut self, time: Option<Instant>) {
+        if let Some(parts) = &mut self.0 {
+            parts.next_by = time;
+        }
+    }
+
+    /// When the next fragment has to be there, if one is waited for.
+    pub(crate) fn ends(&self) -> Option<Instant> {
+        self.0.as_deref().filter(|parts| parts.open.is_some()).and_then(|parts| parts.next_by)
+    }
+
+    /// Gives the open payload up; what still comes of it is skipped.
+    pub(crate) fn refuse(&mut self) -> Option<Ids> {
+        let parts = self.0.as_deref_mut()?;
+        let ids = parts.open.take()?;
+        parts.refuse(ids);
+        Some(ids)
+    }
+
+    /// The whole payload, until [`release`](Self::release).
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.0.as_deref().map_or(&[], |parts| &parts.payload)
+    }
+
+    /// Lets go of a whole payload.
+    #[inline]
+    pub(crate) fn release(&mut self) {
+        if let Some(parts) = &mut self.0
+            && parts.whole
+        {
+            parts.whole = false;
+            parts.payload.clear();
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.as_deref().map_or(0, |parts| parts.payload.capacity())
+    }
+
+    /// Gives memory back if nothing is open; the payload refused last is remembered.
+    pub(crate) fn trim(&mut self) {
+        self.release();
+        if let Some(parts) = &mut self.0
+            && parts.open.is_none()
+        {
+            parts.payload = Vec::new();
+            if parts.refused.is_none() {
+                self.0 = None;
+            }
+        }
+    }
+}
+
+impl Parts {
+    fn forget(&mut self, ids: Ids) {
         if self.open == Some(ids) {
             self.open = None;
             self.payload.clear();
@@ -47,15 +140,7 @@ impl Reassembly {
         }
     }
 
-    /// The first fragment.
-    pub(crate) fn start(&mut self, ids: Ids, data: &[u8], limit: usize) -> Fragment {
-        self.payload.clear();
-        self.open = Some(ids);
-        self.append(ids, data, limit)
-    }
-
-    /// A further one.
-    pub(crate) fn next(
+    fn next(
         &mut self,
         ids: Ids,
         data: &[u8],
@@ -91,40 +176,19 @@ impl Reassembly {
         }
     }
 
+    fn refuse(&mut self, ids: Ids) {
+        self.open = None;
+        self.refused = Some(ids);
+        self.payload = Vec::new();
+    }
+
     fn append(&mut self, ids: Ids, data: &[u8], limit: usize) -> Fragment {
         if self.payload.len().saturating_add(data.len()) > limit {
-            self.open = None;
-            self.refused = Some(ids);
-            self.payload = Vec::new();
+            self.refuse(ids);
             return Fragment::TooBig;
         }
         self.payload.extend_from_slice(data);
         Fragment::Kept
-    }
-
-    /// The whole payload, until [`release`](Self::release).
-    pub(crate) fn payload(&self) -> &[u8] {
-        &self.payload
-    }
-
-    /// Lets go of a whole payload.
-    #[inline]
-    pub(crate) fn release(&mut self) {
-        if self.whole {
-            self.whole = false;
-            self.payload.clear();
-        }
-    }
-
-    pub(crate) const fn capacity(&self) -> usize {
-        self.payload.capacity()
-    }
-
-    pub(crate) fn trim(&mut self) {
-        self.release();
-        if self.payload.is_empty() {
-            self.payload = Vec::new();
-        }
     }
 }
 
@@ -168,7 +232,10 @@ mod tests {
     fn given_up_by_haproxy() {
         let mut all = Reassembly::default();
         all.start(A, b"abcd", 5);
+        all.trim();
         assert_eq!(all.next(A, b"", (true, true), 5), Fragment::Aborted);
+        all.trim();
+        assert_eq!(all.capacity(), 0);
         assert_eq!(all.next(A, b"", FIN, 5), Fragment::Unknown);
     }
 

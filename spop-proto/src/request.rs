@@ -400,8 +400,7 @@ mod tests {
     fn a_missing_message_is_told_with_those_sent() {
         let payload = NotifyPayload::new("a").message("b");
         let info = Arc::new(ConnectionInfo::default());
-        let notify =
-            Notify::new(payload.as_bytes().unwrap(), Ids { stream: 0, frame: 1 }, &info);
+        let notify = Notify::new(payload.as_bytes().unwrap(), Ids { stream: 0, frame: 1 }, &info);
         assert_eq!(
             notify.require("c").unwrap_err().to_string(),
             "HAProxy sent no message c; it sent a, b"

@@ -24,6 +24,8 @@ pub(crate) struct Rx {
     offset: u64,
     /// Bytes by which `offset` moves on when that frame is done with.
     current: usize,
+    /// Whether bytes were kept that nobody has looked for a frame in.
+    unseen: bool,
 }
 
 impl Rx {
@@ -40,11 +42,15 @@ impl Rx {
             return self.locate_in(input, limit);
         }
         self.fill(LENGTH_BYTES, input);
-        let Some(length) = length_of(self.pending()) else { return Ok(None) };
+        let Some(length) = length_of(self.pending()) else {
+            self.unseen = false;
+            return Ok(None);
+        };
         limit(length)?;
         let whole = whole(length);
         self.fill(whole, input);
         if self.pending().len() < whole {
+            self.unseen = false;
             return Ok(None);
         }
         self.lent = whole;
@@ -66,7 +72,9 @@ impl Rx {
                 return Ok(frame.get(LENGTH_BYTES..).map(Located::Input));
             }
         }
-        self.stash(input);
+        self.kept.extend_from_slice(input);
+        *input = &[];
+        self.unseen = false;
         Ok(None)
     }
 
@@ -81,9 +89,10 @@ impl Rx {
         }
     }
 
-    /// Keeps all of `input` for later.
+    /// Keeps all of `input` for later, unseen.
     pub(crate) fn stash(&mut self, input: &mut &[u8]) {
         self.release();
+        self.unseen |= !input.is_empty() || self.has_pending();
         self.kept.extend_from_slice(input);
         *input = &[];
     }
@@ -91,6 +100,7 @@ impl Rx {
     /// Forgets everything that was kept.
     pub(crate) fn clear(&mut self) {
         self.release();
+        self.unseen = false;
         self.kept.clear();
         self.at = 0;
     }
@@ -100,10 +110,9 @@ impl Rx {
         self.pending().len() > self.lent
     }
 
-    /// Whether a whole frame waits in the buffer (or one whose length is already wrong).
-    pub(crate) fn has_frame(&self) -> bool {
-        let waiting = self.pending().get(self.lent..).unwrap_or_default();
-        length_of(waiting).is_some_and(|length| waiting.len() >= whole(length))
+    /// Whether bytes are kept that nobody has looked for a frame in.
+    pub(crate) const fn has_unseen(&self) -> bool {
+        self.unseen
     }
 
     /// Where the frame found last, or looked for, begins in the stream.
@@ -233,7 +242,7 @@ mod tests {
         let mut rx = Rx::default();
         let mut input = &STREAM[..9];
         rx.stash(&mut input);
-        assert!(rx.has_frame());
+        assert!(rx.has_unseen());
         let mut rest = &STREAM[9..];
         rx.stash(&mut rest);
         let mut none = &[][..];
@@ -242,7 +251,7 @@ mod tests {
             found.push(rx.frame(located).to_vec());
         }
         assert_eq!(found, [vec![1, 2, 3], vec![], vec![9]]);
-        assert!(!rx.has_frame());
+        assert!(!rx.has_unseen());
         assert!(!rx.has_pending());
         rx.trim();
         assert_eq!(rx.capacity(), 0);

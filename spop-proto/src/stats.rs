@@ -47,7 +47,7 @@ stats! {
     abandoned,
     /// Fragmented payloads given up by HAProxy.
     aborted,
-    /// Fragmented payloads refused for their size.
+    /// Fragmented payloads refused: too large, or the next fragment did not come.
     refused,
     /// Frames that meant nothing here and were skipped.
     ignored,

@@ -41,10 +41,14 @@ pub(crate) struct Tx {
     stall: Option<Instant>,
     /// Whether output was taken since `stall` was set.
     progressed: bool,
+    /// When either side last said something.
+    active: Instant,
+    /// How often memory was given back since then, or could not be.
+    pub(crate) trims: u32,
 }
 
 impl Tx {
-    pub(crate) fn new(config: AgentConfig) -> Self {
+    pub(crate) fn new(config: AgentConfig, now: Instant) -> Self {
         Self {
             out: Vec::new(),
             sent: 0,
@@ -56,6 +60,8 @@ impl Tx {
             config,
             stall: None,
             progressed: false,
+            active: now,
+            trims: 0,
         }
     }
 
@@ -210,6 +216,7 @@ impl Tx {
             self.progressed = false;
         }
         self.committed = self.out.len();
+        self.set_active(now);
     }
 
     /// Drops an ACK that is being written.
@@ -218,6 +225,16 @@ impl Tx {
     }
 
     // Time and memory.
+
+    pub(crate) const fn active(&self) -> Instant {
+        self.active
+    }
+
+    #[inline]
+    pub(crate) const fn set_active(&mut self, now: Instant) {
+        self.active = now;
+        self.trims = 0;
+    }
 
     pub(crate) const fn stall_deadline(&self) -> Option<Instant> {
         self.stall

@@ -9,8 +9,13 @@
     missing_docs,
     reason = "a test: a panic is its way to fail"
 )]
-#![allow(clippy::disallowed_methods, reason = "the captures are files")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the captures are files, and a connection wants the time"
+)]
 
+#[path = "captures/replay.rs"]
+mod replay;
 #[path = "captures/text.rs"]
 mod text;
 
@@ -22,6 +27,8 @@ use spop_proto::wire::{
     AgentHello, Arg, Disconnect, Frame, FrameType, HaproxyHello, Messages, NotifyPayload,
 };
 use spop_proto::{Status, Value};
+
+use replay::{Expected, Replay};
 
 /// A file and its line in the index.
 struct Capture {
@@ -206,4 +213,40 @@ fn notify(mut messages: Messages<'_>) -> Vec<u8> {
 
 fn with(payload: NotifyPayload, argument: Arg<'_>) -> NotifyPayload {
     payload.arg(argument.name, argument.value)
+}
+
+#[test]
+fn an_agent_sees_and_answers_what_the_index_says() {
+    for capture in from_haproxy() {
+        let replay = Replay::of([&capture.bytes()[..]]);
+        let expected = Expected::of(&capture.frames);
+        assert_eq!(replay.events(), expected.events, "{}", capture.file);
+        assert_eq!(replay.answers(), expected.answers, "{}", capture.file);
+    }
+}
+
+#[test]
+fn an_agent_does_the_same_byte_by_byte() {
+    for capture in from_haproxy() {
+        let bytes = capture.bytes();
+        assert_eq!(Replay::of(bytes.chunks(1)), Replay::of([&bytes[..]]), "{}", capture.file);
+    }
+}
+
+#[test]
+fn an_agent_does_the_same_wherever_the_stream_is_cut() {
+    for capture in from_haproxy() {
+        let bytes = capture.bytes();
+        let whole = Replay::of([&bytes[..]]);
+        for at in cuts(bytes.len()) {
+            let (first, second) = bytes.split_at(at);
+            assert_eq!(Replay::of([first, second]), whole, "{} cut at {at}", capture.file);
+        }
+    }
+}
+
+/// Every place to cut a stream at; of a large one two hundred.
+fn cuts(len: usize) -> impl Iterator<Item = usize> {
+    let step = if len < 4096 { 1 } else { len / 200 };
+    (0..=len).step_by(step)
 }

@@ -9,10 +9,9 @@ use crate::error::{FirstBytes, Part, ProtocolError, Waiting, When};
 use crate::inflight::Ids;
 use crate::info::{ConnectionInfo, Peer};
 use crate::reassembly::{Fragment, Reassembly};
+use crate::rx::Rx;
 use crate::tx::{Cause, Tx};
-use crate::wire::{
-    Capabilities, Disconnect, Frame, FrameHeader, FrameType, MIN_FRAME, Messages,
-};
+use crate::wire::{Capabilities, Disconnect, Frame, FrameHeader, FrameType, MIN_FRAME, Messages};
 use crate::{AgentConfig, Overload, Status};
 
 /// A HELLO of HAProxy is 78 to 140 bytes.
@@ -46,13 +45,12 @@ pub(super) struct Control {
     eof: bool,
     /// Frames skipped since the last one that meant something.
     ignored: u32,
-    pub(super) reason: Option<CloseReason>,
+    /// Boxed, like the reassembly: an idle connection is little else than its state.
+    pub(super) reason: Option<Box<CloseReason>>,
     /// End of the phase: the HELLO's deadline, or that of the peer's close.
     pub(super) phase_ends: Option<Instant>,
     frame_ends: Option<Instant>,
     drain_ends: Option<Instant>,
-    idle_ends: Option<Instant>,
-    trim_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -113,10 +111,11 @@ impl Core {
         peer: Peer,
         admitted: bool,
         phase_ends: Option<Instant>,
+        now: Instant,
     ) -> Self {
         Self {
             reassembly: Reassembly::default(),
-            tx: Tx::new(config),
+            tx: Tx::new(config, now),
             info: Arc::new(ConnectionInfo { peer, ..ConnectionInfo::default() }),
             control: Control {
                 serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -129,8 +128,6 @@ impl Core {
                 phase_ends,
                 frame_ends: None,
                 drain_ends: None,
-                idle_ends: None,
-                trim_at: None,
             },
         }
     }
@@ -168,8 +165,7 @@ impl Core {
     }
 
     /// All input was looked at; `pending` tells whether a part of a frame is kept.
-    pub(super) fn drained_input(&mut self, pending: bool, held: usize, now: Instant) {
-        let trim = held + self.capacity() > 0;
+    pub(super) fn drained_input(&mut self, pending: bool, now: Instant) {
         let limits = self.tx.config.current_limits();
         let control = &mut self.control;
         if !pending {
@@ -177,10 +173,6 @@ impl Core {
         } else if control.frame_ends.is_none() {
             control.frame_ends = now.checked_add(limits.frame);
         }
-        if let Some(idle) = limits.idle {
-            control.idle_ends = now.checked_add(idle);
-        }
-        control.trim_at = if trim { now.checked_add(TRIM_AFTER) } else { None };
         self.leave_if_drained(pending, now);
     }
 
@@ -211,7 +203,7 @@ impl Core {
             }
             FrameType::HAPROXY_DISCONNECT => {
                 let goodbye = Disconnect::decode(payload).map_err(|e| malformed(part, e))?;
-                self.control.reason = Some(CloseReason::Haproxy {
+                self.ending(CloseReason::Haproxy {
                     status: goodbye.status,
                     message: goodbye.message.escape_ascii().to_string().into_boxed_str(),
                 });
@@ -235,6 +227,10 @@ impl Core {
         now: Instant,
     ) -> Result<Step, ProtocolError> {
         let ids = Ids { stream: header.stream_id, frame: header.frame_id };
+        if header.flags.abort() && self.reassembly.open() == Some(ids) {
+            // No HAProxy does that. What it can mean is that the payload is given up.
+            return self.on_unset(header, payload, now);
+        }
         self.reassembly.forget(ids);
         if let Some(open) = self.reassembly.open() {
             return Err(ProtocolError::Interlaced {
@@ -285,6 +281,10 @@ impl Core {
             return self.ignore();
         }
         self.control.ignored = 0;
+        if fragment == Fragment::Kept {
+            let next = now.checked_add(self.tx.config.current_limits().frame);
+            self.reassembly.expect_next_by(next);
+        }
         Ok(match fragment {
             Fragment::Whole => Step::Notify(ids, Payload::Reassembled),
             Fragment::TooBig => {
@@ -347,10 +347,14 @@ impl Core {
 
     // The ways to end.
 
+    pub(super) fn ending(&mut self, reason: CloseReason) {
+        self.control.reason = Some(Box::new(reason));
+    }
+
     /// The peer broke the protocol: tells it, and closes.
     pub(super) fn fail(&mut self, error: ProtocolError, now: Instant) -> ProtocolError {
         let message = error.to_string();
-        self.control.reason = Some(CloseReason::Protocol(error.clone()));
+        self.ending(CloseReason::Protocol(error.clone()));
         self.goodbye(error.status(), &message, now);
         error
     }
@@ -358,7 +362,7 @@ impl Core {
     pub(super) fn close(&mut self, status: Status, message: &str, now: Instant) {
         self.begin(now);
         if self.takes_frames() {
-            self.control.reason = Some(CloseReason::Closed { status });
+            self.ending(CloseReason::Closed { status });
             self.goodbye(status, message, now);
         }
     }
@@ -369,7 +373,9 @@ impl Core {
         if self.control.phase == Phase::Done {
             return;
         }
-        self.control.reason.get_or_insert(CloseReason::PeerClosed);
+        if self.control.reason.is_none() {
+            self.ending(CloseReason::PeerClosed);
+        }
         self.abandon();
         self.enter_closing(now, self.tx.config.current_limits().close);
         self.finish();
@@ -380,12 +386,15 @@ impl Core {
         match self.control.phase {
             // Nothing is owed to a peer that has not said HELLO.
             Phase::Hello => {
-                self.control.reason = Some(CloseReason::Drained);
+                self.ending(CloseReason::Drained);
                 self.control.phase = Phase::Done;
             }
             Phase::Ready => {
-                self.control.draining = true;
-                self.control.drain_ends = now.checked_add(self.tx.config.current_limits().drain);
+                if !self.control.draining {
+                    let drain = self.tx.config.current_limits().drain;
+                    self.control.draining = true;
+                    self.control.drain_ends = now.checked_add(drain);
+                }
                 self.leave_if_drained(pending, now);
             }
             Phase::Closing | Phase::Done => {}
@@ -400,9 +409,9 @@ impl Core {
             && self.reassembly.open().is_none()
     }
 
-    fn leave_if_drained(&mut self, pending: bool, now: Instant) {
+    pub(super) fn leave_if_drained(&mut self, pending: bool, now: Instant) {
         if self.drained(pending) {
-            self.control.reason = Some(CloseReason::Drained);
+            self.ending(CloseReason::Drained);
             self.goodbye(Status::NORMAL, "the agent is stopping", now);
         }
     }
@@ -424,7 +433,6 @@ impl Core {
         self.control.phase_ends = now.checked_add(wait);
         self.control.frame_ends = None;
         self.control.drain_ends = None;
-        self.control.idle_ends = None;
     }
 
     /// Over when the peer has closed and everything is written.
@@ -451,36 +459,57 @@ impl Core {
         self.finish();
     }
 
-    pub(super) fn interest(&self, pending: bool, has_frame: bool) -> Interest {
+    pub(super) fn interest(&self, rx: &Rx) -> Interest {
         let control = &self.control;
         if control.phase == Phase::Done {
-            return Interest { read: false, write: false, ready: false, deadline: None, done: true };
+            return Interest {
+                read: false,
+                write: false,
+                ready: false,
+                deadline: None,
+                done: true,
+            };
         }
         let blocked = self.blocked();
-        let waiting = self.takes_frames() && !blocked && has_frame;
+        let waiting = self.takes_frames() && !blocked && rx.has_unseen();
         Interest {
             read: !(control.eof || (blocked && self.takes_frames())),
             write: self.tx.unsent() > 0,
-            ready: waiting || self.drained(pending),
-            deadline: self.deadline(),
+            ready: waiting || self.drained(rx.has_pending()),
+            deadline: self.deadline(rx.capacity()),
             done: false,
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, held: usize) -> Option<Instant> {
         let control = &self.control;
         let late = self.tx.in_flight.oldest().and_then(|(_, _, deadline)| deadline);
         let stall = self.tx.stall_deadline();
         let all = [
             control.phase_ends,
             control.frame_ends,
+            self.reassembly.ends(),
             control.drain_ends,
-            control.idle_ends,
-            control.trim_at,
+            self.idle_ends(),
+            self.trim_at(held),
             late,
             stall,
         ];
         all.into_iter().flatten().min()
+    }
+
+    fn idle_ends(&self) -> Option<Instant> {
+        let idle = self.tx.config.current_limits().idle?;
+        if self.control.phase == Phase::Ready { self.tx.active().checked_add(idle) } else { None }
+    }
+
+    /// When buffers are given back, if there are any.
+    fn trim_at(&self, held: usize) -> Option<Instant> {
+        if held + self.capacity() == 0 {
+            return None;
+        }
+        let tries = self.tx.trims.saturating_add(1);
+        self.tx.active().checked_add(TRIM_AFTER.saturating_mul(tries))
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
@@ -493,7 +522,7 @@ impl Core {
                 Phase::Hello if self.control.admitted => {
                     return Err(self.fail(timeout(Waiting::Hello), now));
                 }
-                Phase::Hello => self.control.reason = Some(CloseReason::ConnectionLimit),
+                Phase::Hello => self.ending(CloseReason::ConnectionLimit),
                 Phase::Ready | Phase::Closing | Phase::Done => {}
             }
             self.end();
@@ -504,22 +533,36 @@ impl Core {
         if self.tx.stalled(now) {
             let error = timeout(Waiting::Write);
             self.abandon();
-            self.control.reason.get_or_insert_with(|| CloseReason::Protocol(error.clone()));
+            if self.control.reason.is_none() {
+                self.ending(CloseReason::Protocol(error.clone()));
+            }
             self.end();
             return Err(error);
         }
+        self.answer_late_ones(now);
         if due(self.control.frame_ends) {
             return Err(self.fail(timeout(Waiting::Frame), now));
         }
-        self.answer_late_ones(now);
+        if due(self.reassembly.ends()) {
+            self.refuse_unfinished_payload(now);
+        }
         if due(self.control.drain_ends) {
-            self.control.reason = Some(CloseReason::Cut { owed: self.tx.in_flight.len() });
+            self.ending(CloseReason::Cut { owed: self.tx.in_flight.len() });
             self.goodbye(Status::NORMAL, "the agent is stopping", now);
         }
-        if due(self.control.idle_ends) {
+        if due(self.idle_ends()) {
             self.leave_if_idle(now);
         }
         Ok(())
+    }
+
+    /// HAProxy says so when it gives a payload up; one that just stops is held no longer than a
+    /// frame would be.
+    fn refuse_unfinished_payload(&mut self, now: Instant) {
+        if let Some(ids) = self.reassembly.refuse() {
+            self.tx.stats.refused += 1;
+            self.tx.abort(ids, now);
+        }
     }
 
     fn answer_late_ones(&mut self, now: Instant) {
@@ -537,18 +580,17 @@ impl Core {
             || self.tx.unsent() > 0
             || self.reassembly.open().is_some();
         if busy {
-            let idle = self.tx.config.current_limits().idle;
-            self.control.idle_ends = idle.and_then(|idle| now.checked_add(idle));
+            self.tx.set_active(now);
         } else {
-            self.control.reason = Some(CloseReason::Idle);
+            self.ending(CloseReason::Idle);
             self.goodbye(Status::NORMAL, "idle for too long", now);
         }
     }
 
-    pub(super) fn trim_due(&mut self, now: Instant) -> bool {
-        let due = self.control.trim_at.is_some_and(|at| at <= now);
+    pub(super) fn trim_due(&mut self, held: usize, now: Instant) -> bool {
+        let due = self.trim_at(held).is_some_and(|at| at <= now);
         if due {
-            self.control.trim_at = None;
+            self.tx.trims = self.tx.trims.saturating_add(1);
         }
         due
     }
@@ -558,7 +600,7 @@ impl Core {
         self.reassembly.trim();
     }
 
-    pub(super) const fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.tx.capacity() + self.reassembly.capacity()
     }
 }

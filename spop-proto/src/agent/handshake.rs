@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use super::CloseReason;
 use super::core::{Core, Phase, Step};
+use crate::Status;
 use crate::config::MIN_MAX_FRAME_SIZE;
 use crate::error::{Part, ProtocolError, When};
 use crate::server::HealthState;
 use crate::wire::{AgentHello, Capabilities, Frame, FrameType, HaproxyHello, Version};
-use crate::Status;
 
 /// What both sides agreed on.
 struct Agreement {
@@ -47,7 +47,7 @@ impl Core {
         }
         if !self.control.admitted {
             // Turned away: says nothing until the deadline that was set at the start.
-            self.control.reason = Some(CloseReason::ConnectionLimit);
+            self.ending(CloseReason::ConnectionLimit);
             self.control.phase = Phase::Closing;
             return Ok(Step::Skip);
         }
@@ -92,7 +92,12 @@ impl Core {
         if config.announces_fragmentation() {
             capabilities = capabilities.with(Capabilities::FRAGMENTATION);
         }
-        Ok(Agreement { offered, offered_max_frame_size: offered_size, max_frame_size, capabilities })
+        Ok(Agreement {
+            offered,
+            offered_max_frame_size: offered_size,
+            max_frame_size,
+            capabilities,
+        })
     }
 
     fn say_hello(&mut self, agreement: &Agreement, now: Instant) {
@@ -118,7 +123,7 @@ impl Core {
         } else {
             self.tx.disconnect(Status::UNKNOWN, "the agent takes no new requests", now);
         }
-        self.control.reason = Some(CloseReason::HealthCheck);
+        self.ending(CloseReason::HealthCheck);
         let wait = self.tx.config.current_limits().close;
         self.enter_closing(now, wait);
         Step::HealthCheck { healthy }

@@ -3,6 +3,7 @@
 mod core;
 mod handshake;
 
+use ::core::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -107,6 +108,24 @@ pub enum CloseReason {
     Protocol(ProtocolError),
 }
 
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Haproxy { status, message } => {
+                write!(f, "HAProxy said goodbye: status {status}, \"{message}\"")
+            }
+            Self::PeerClosed => f.write_str("closed by the peer"),
+            Self::HealthCheck => f.write_str("health check answered"),
+            Self::Drained => f.write_str("drained"),
+            Self::Cut { owed } => write!(f, "cut at the drain deadline with {owed} answers owed"),
+            Self::Closed { status } => write!(f, "closed with status {status}"),
+            Self::Idle => f.write_str("idle for too long"),
+            Self::ConnectionLimit => f.write_str("too many connections"),
+            Self::Protocol(error) => error.fmt(f),
+        }
+    }
+}
+
 /// The agent's side of one connection, without I/O: bytes in, events and bytes out.
 ///
 /// # The contract
@@ -175,7 +194,7 @@ impl AgentConnection {
     #[must_use]
     pub fn new(config: AgentConfig, peer: Peer, now: Instant) -> Self {
         let hello = now.checked_add(config.current_limits().hello);
-        Self { rx: Rx::default(), core: Core::new(config, peer, true, hello) }
+        Self { rx: Rx::default(), core: Core::new(config, peer, true, hello, now) }
     }
 
     /// A connection that was accepted although the agent has as many as it may. Health checks are
@@ -184,7 +203,7 @@ impl AgentConnection {
     #[must_use]
     pub fn over_limit(config: AgentConfig, peer: Peer, now: Instant) -> Self {
         let end = now.checked_add(TURNED_AWAY_AFTER);
-        Self { rx: Rx::default(), core: Core::new(config, peer, false, end) }
+        Self { rx: Rx::default(), core: Core::new(config, peer, false, end, now) }
     }
 
     /// Takes the peer's bytes and gives the next event, `None` when there is no more in them.
@@ -201,6 +220,9 @@ impl AgentConnection {
     ) -> Result<Option<Event<'a>>, ProtocolError> {
         let Self { rx, core } = self;
         core.begin(now);
+        if !input.is_empty() {
+            core.tx.set_active(now);
+        }
         loop {
             if !core.takes_frames() {
                 rx.clear();
@@ -209,13 +231,14 @@ impl AgentConnection {
             }
             if core.blocked() {
                 rx.stash(input);
+                core.leave_if_drained(rx.has_pending(), now);
                 return Ok(None);
             }
             let limit = core.frame_limit();
             let located = match rx.locate(input, |length| limit.check(length)) {
                 Ok(Some(located)) => located,
                 Ok(None) => {
-                    core.drained_input(rx.has_pending(), rx.capacity(), now);
+                    core.drained_input(rx.has_pending(), now);
                     return Ok(None);
                 }
                 Err(length) => {
@@ -313,7 +336,7 @@ impl AgentConnection {
     /// What to wait for.
     #[must_use]
     pub fn interest(&self) -> Interest {
-        self.core.interest(self.rx.has_pending(), self.rx.has_frame())
+        self.core.interest(&self.rx)
     }
 
     /// Does what is due: late answers, limits of time, memory given back. To be called at the
@@ -323,7 +346,7 @@ impl AgentConnection {
     /// When a peer exceeded a time limit. The connection is closing then, as `interest` will say.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
         let result = self.core.handle_timeout(now);
-        if self.core.trim_due(now) {
+        if self.core.trim_due(self.rx.capacity(), now) {
             self.rx.trim();
             self.core.trim();
         }
@@ -363,14 +386,14 @@ impl AgentConnection {
 
     /// Why the connection is ending; `None` while it is not.
     #[must_use]
-    pub const fn close_reason(&self) -> Option<&CloseReason> {
-        self.core.control.reason.as_ref()
+    pub fn close_reason(&self) -> Option<&CloseReason> {
+        self.core.control.reason.as_deref()
     }
 
     /// Bytes of memory behind the connection's buffers. Falls to 0 a second after the last frame
     /// of a connection that owes nothing.
     #[must_use]
-    pub const fn buffered(&self) -> usize {
+    pub fn buffered(&self) -> usize {
         self.rx.capacity() + self.core.capacity()
     }
 }

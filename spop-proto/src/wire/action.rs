@@ -263,9 +263,7 @@ mod tests {
     fn by_hand_in_the_five_scopes() {
         for (number, scope) in Scope::ALL.into_iter().enumerate() {
             let byte = u8::try_from(number).unwrap();
-            both_ways(Action::set(scope, "a", "hi"), &[
-                1, 3, byte, 1, b'a', 8, 2, b'h', b'i',
-            ]);
+            both_ways(Action::set(scope, "a", "hi"), &[1, 3, byte, 1, b'a', 8, 2, b'h', b'i']);
             both_ways(Action::unset(scope, "a"), &[2, 2, byte, 1, b'a']);
             assert_eq!(scope.as_str().parse(), Ok(scope));
         }
@@ -290,10 +288,13 @@ mod tests {
         for (bad, kind, offset) in cases {
             let payload = [&good[..], bad, &last].concat();
             let found: Vec<_> = Actions::new(&payload).collect();
-            assert_eq!(found, [
-                Ok(Action::set(Scope::Transaction, "a", "hi")),
-                Err(DecodeError { kind, offset: good.len() + offset }),
-            ]);
+            assert_eq!(
+                found,
+                [
+                    Ok(Action::set(Scope::Transaction, "a", "hi")),
+                    Err(DecodeError { kind, offset: good.len() + offset }),
+                ]
+            );
         }
     }
 
@@ -301,10 +302,13 @@ mod tests {
     fn a_reserved_type_unsets_and_the_list_goes_on() {
         let payload = [1, 3, 2, 1, b'a', 10, 2, 2, 2, 1, b'b'];
         let found: Vec<_> = Actions::new(&payload).map(Result::unwrap).collect();
-        assert_eq!(found, [
-            Action::set(Scope::Transaction, "a", Value::Null),
-            Action::unset(Scope::Transaction, "b"),
-        ]);
+        assert_eq!(
+            found,
+            [
+                Action::set(Scope::Transaction, "a", Value::Null),
+                Action::unset(Scope::Transaction, "b"),
+            ]
+        );
     }
 
     #[test]

@@ -395,10 +395,7 @@ mod tests {
         assert_eq!((error.kind, error.offset), (DecodeErrorKind::EmptyKey, 0));
         let error = HaproxyHello::decode(b"\x0emax-frame-size\x08\x03256").unwrap_err();
         assert_eq!(error.offset, 15);
-        assert_eq!(
-            error.to_string(),
-            "key `max-frame-size` wants an integer, got str at byte 15"
-        );
+        assert_eq!(error.to_string(), "key `max-frame-size` wants an integer, got str at byte 15");
         let error = AgentHello::decode(b"\x07version\x09\x032.0").unwrap_err();
         assert_eq!(error.to_string(), "key `version` wants a string, got bin at byte 8");
         assert!(HaproxyHello::decode(b"\x0bhealthcheck\x04\x01").is_err());

@@ -8,9 +8,9 @@ use nom::Parser;
 use nom::combinator::map;
 use nom::number::complete::{be_u32, be_u128};
 
+use super::DecodeError;
 use super::fault::{DecodeErrorKind, Parsed, fault, run};
 use super::varint::{bytes, encode_bytes, encode_varint, varint, varint_len};
-use super::DecodeError;
 
 const NULL: u8 = 0;
 const BOOL: u8 = 1;
@@ -423,9 +423,10 @@ mod tests {
             Value::Int64(i64::MIN),
             &[0x04, 0xf0, 0xf1, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0x06],
         );
-        both_ways(Value::Int32(i32::MIN), &[
-            0x02, 0xf0, 0xf1, 0xfe, 0xfe, 0xbe, 0xfe, 0xfe, 0xfe, 0xfe, 0x0e,
-        ]);
+        both_ways(
+            Value::Int32(i32::MIN),
+            &[0x02, 0xf0, 0xf1, 0xfe, 0xfe, 0xbe, 0xfe, 0xfe, 0xfe, 0xfe, 0x0e],
+        );
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! overlong form to refuse. HAProxy's own decoder has no upper bound; this one stops at ten bytes
 //! and refuses what does not fit 64 bits.
 
-use super::fault::{DecodeErrorKind, Parsed, fault, run};
 use super::DecodeError;
+use super::fault::{DecodeErrorKind, Parsed, fault, run};
 
 /// The longest encoding: 2^64 - 1 takes ten bytes.
 const MAX_BYTES: usize = 10;

@@ -27,7 +27,9 @@ pub(crate) fn split(mut data: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut frames = Vec::new();
     while let Some((length, rest)) = data.split_first_chunk() {
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap();
-        let Some((frame, rest)) = rest.split_at_checked(length) else { break };
+        let Some((frame, rest)) = rest.split_at_checked(length) else {
+            break;
+        };
         frames.push(frame);
         data = rest;
     }
@@ -104,14 +106,14 @@ pub(crate) fn pairs(mut payload: &[u8]) -> Option<Vec<Arg<'_>>> {
     Some(pairs)
 }
 
-fn messages(payload: &[u8]) -> String {
+pub(crate) fn messages(payload: &[u8]) -> String {
     match Messages::check(payload) {
         Ok(messages) => format!("[{}]", join("; ", messages.map(|m| message(&m)))),
         Err(_) => malformed(payload),
     }
 }
 
-pub(crate) fn message(message: &Message<'_>) -> String {
+fn message(message: &Message<'_>) -> String {
     format!("{}({})", name(message.name()), join(", ", message.args().map(argument)))
 }
 
@@ -139,7 +141,7 @@ fn action(action: Action<'_>) -> String {
     }
 }
 
-fn value(value: Value<'_>) -> String {
+pub(crate) fn value(value: Value<'_>) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(v) => format!("bool:{v}"),
@@ -186,7 +188,7 @@ fn malformed(payload: &[u8]) -> String {
     format!("MALFORMED payload={}", digest(payload))
 }
 
-pub(crate) fn digest(bytes: &[u8]) -> String {
+fn digest(bytes: &[u8]) -> String {
     format!("{} bytes crc32 {:08x}", bytes.len(), crc32(bytes))
 }
 

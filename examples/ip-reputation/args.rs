@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use spop_tokio::{Endpoint, Scope};
+
+/// Tell HAProxy the reputation of its clients: an SPOE agent.
+///
+/// Every message with an argument `ip` (IPv4 or IPv6) is answered with the variable `ip_score`, an
+/// INT32: the score of the longest prefix of the list that covers the address, 10 where none does.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_long_help = AFTER_HELP, after_help = SHORT_AFTER_HELP)]
+pub(crate) struct Args {
+    /// Where HAProxy finds the agent: ADDRESS:PORT, or unix:PATH for a Unix socket.
+    #[arg(long, value_name = "ENDPOINT", default_value = "127.0.0.1:12345")]
+    pub(crate) listen: Endpoint,
+
+    /// The reputation list: one `CIDR SCORE` per line, `#` starts a comment.
+    ///
+    /// The longest prefix wins, an address alone stands for itself, a score is any 32-bit integer.
+    /// Without a list every address scores 10.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) list: Option<PathBuf>,
+
+    /// Scope of the variable, in HAProxy's words.
+    ///
+    /// A verdict belongs to one request: with `sess` it is still there for the next request of the
+    /// same connection, even if the agent gives no answer to that one.
+    #[arg(long, value_name = "SCOPE", value_enum, default_value_t = ScopeWord::Transaction)]
+    pub(crate) scope: ScopeWord,
+
+    /// Read the list, say what is in it, and exit: 0 if it can be used, 1 if not.
+    #[arg(long, requires = "list")]
+    pub(crate) check: bool,
+
+    /// Show the agent at work in front of HAProxy, and exit.
+    ///
+    /// Starts the agent and the `haproxy` found in $HAPROXY or on the PATH, both on free ports of
+    /// 127.0.0.1, with the configuration of this example; without one its part is played by
+    /// spop-proto. Exit status 0 if every request went as it should.
+    #[arg(long, conflicts_with_all = ["listen", "list", "scope", "check"])]
+    pub(crate) demo: bool,
+
+    /// With --demo: leave HAProxy and the agent running until Ctrl-C.
+    #[arg(long, requires = "demo")]
+    pub(crate) keep: bool,
+}
+
+/// A variable's scope as HAProxy's configuration spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScopeWord {
+    /// The HAProxy process; only if its configuration names the variable
+    #[value(name = "proc", alias = "process")]
+    Process,
+    /// The client's connection
+    #[value(name = "sess", alias = "session")]
+    Session,
+    /// The request and its response
+    #[value(name = "txn", alias = "transaction")]
+    Transaction,
+    /// The request only
+    #[value(name = "req", alias = "request")]
+    Request,
+    /// The response only
+    #[value(name = "res", alias = "response")]
+    Response,
+}
+
+impl From<ScopeWord> for Scope {
+    fn from(word: ScopeWord) -> Self {
+        match word {
+            ScopeWord::Process => Self::Process,
+            ScopeWord::Session => Self::Session,
+            ScopeWord::Transaction => Self::Transaction,
+            ScopeWord::Request => Self::Request,
+            ScopeWord::Response => Self::Response,
+        }
+    }
+}
+
+const SHORT_AFTER_HELP: &str = "\
+See it work: ip-reputation --demo
+Signals, examples and the whole story: ip-reputation --help";
+
+const AFTER_HELP: &str = "\
+Signals:
+  SIGHUP           read the list again. No connection is touched; requests see the old list until
+                   the new one is complete. A list with an error is refused and the old one stays
+  SIGTERM, Ctrl-C  fail HAProxy's health checks for 3 s so that it goes elsewhere, finish what is
+                   under way, say how it went, exit 0. A second one ends at once, exit 1
+
+Environment:
+  RUST_LOG         what to log, to stderr: error, warn, info (default), debug, trace, or by target:
+                   info,spop_tokio=debug
+  HAPROXY          the program --demo starts
+
+Examples:
+  ip-reputation --demo
+  ip-reputation --list reputation.list
+  ip-reputation --list reputation.list --listen unix:/run/iprep.sock
+  ip-reputation --list reputation.list --check && kill -HUP $(pidof ip-reputation)
+
+HAProxy's side is haproxy.cfg and spoe.conf beside this program's source.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Args, String> {
+        Args::try_parse_from([&["ip-reputation"], words].concat())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn command_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let args = parse(&[]).unwrap();
+        assert_eq!(args.listen.to_string(), "127.0.0.1:12345");
+        assert_eq!(args.scope, ScopeWord::Transaction);
+        assert_eq!(args.list, None);
+    }
+
+    #[test]
+    fn unix_endpoint() {
+        let args = parse(&["--listen", "unix:/run/x.sock"]).unwrap();
+        assert_eq!(args.listen.to_string(), "unix:/run/x.sock");
+    }
+
+    #[test]
+    fn scopes_short_and_long() {
+        for (short, long, scope) in [
+            ("proc", "process", Scope::Process),
+            ("sess", "session", Scope::Session),
+            ("txn", "transaction", Scope::Transaction),
+            ("req", "request", Scope::Request),
+            ("res", "response", Scope::Response),
+        ] {
+            for word in [short, long] {
+                let args = parse(&["--scope", word]).unwrap();
+                assert_eq!(Scope::from(args.scope), scope, "{word}");
+            }
+        }
+        let error = parse(&["--scope", "session2"]).unwrap_err();
+        assert!(error.contains("proc, sess, txn, req, res"), "{error}");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(parse(&["--check"]).unwrap_err().contains("--list"));
+        assert!(parse(&["--keep"]).unwrap_err().contains("--demo"));
+        assert!(parse(&["--demo", "--list", "x"]).unwrap_err().contains("cannot be used with"));
+        assert!(parse(&["--listen", "12345"]).is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! What a case is given to work with, and how its failure is told.
+
+use std::fmt::{self, Debug, Display};
+use std::fs;
+use std::net::SocketAddr;
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::agent::Agent;
+use crate::cases::Case;
+use crate::haproxy::{Directory, Haproxy, Log, Program, Setup};
+
+/// The surroundings of one case: the HAProxy it runs with, a directory of its own, and the logs of
+/// all that it starts, which a failure shows.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    program: Program,
+    directory: Directory,
+    logs: Mutex<Vec<(String, Log)>>,
+}
+
+impl Bench {
+    /// Runs a case; an error is the whole message, logs included.
+    pub(crate) fn run(program: Program, case: Case) -> Result<(), String> {
+        let directory = Directory::new().map_err(|error| error.to_string())?;
+        let bench = Self { program, directory, logs: Mutex::default() };
+        case(&bench).map_err(|failure| {
+            let mut message = failure.to_string();
+            for (name, log) in &*bench.logs() {
+                let tail = log.tail(name);
+                // An error of the harness may have brought these lines along.
+                let lines = tail.split_once('\n').map_or(tail.as_str(), |(_, lines)| lines);
+                if !message.contains(lines) {
+                    message = format!("{message}\n{tail}");
+                }
+            }
+            message
+        })
+    }
+
+    /// True with HAProxy 3.1 and later.
+    pub(crate) fn new_engine(&self) -> bool {
+        self.program.version.has_spop_multiplexer()
+    }
+
+    /// The HAProxy under test.
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Starts HAProxy.
+    #[track_caller]
+    pub(crate) fn haproxy(&self, setup: &Setup) -> Result<Haproxy, Failure> {
+        let haproxy = setup.start(&self.program)?;
+        self.keep("HAProxy", haproxy.log());
+        Ok(haproxy)
+    }
+
+    /// Starts `ip-reputation` and waits until it accepts.
+    #[track_caller]
+    pub(crate) fn agent(&self, listen: impl Display, list: &Path) -> Result<Agent, Failure> {
+        self.agent_with(listen, list, &[])
+    }
+
+    /// Starts `ip-reputation` with more arguments.
+    #[track_caller]
+    pub(crate) fn agent_with(
+        &self,
+        listen: impl Display,
+        list: &Path,
+        more: &[&str],
+    ) -> Result<Agent, Failure> {
+        let agent = Agent::start(&listen.to_string(), list, more)?;
+        self.keep("ip-reputation", agent.log());
+        Ok(agent)
+    }
+
+    /// Writes a file of the case.
+    #[track_caller]
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
+        let path = self.path(name);
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Where a file of the case is or will be.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn keep(&self, name: &str, log: &Log) {
+        let mut logs = self.logs();
+        let number = logs.len() + 1;
+        logs.push((format!("{name} (started as number {number})"), log.clone()));
+    }
+
+    fn logs(&self) -> std::sync::MutexGuard<'_, Vec<(String, Log)>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A port of its own for a server of the case.
+#[track_caller]
+pub(crate) fn port() -> Result<SocketAddr, Failure> {
+    Ok(crate::haproxy::free_port()?)
+}
+
+/// Why a case failed, and in which line. Not an error type itself, so that any error becomes one by
+/// `?`, which is where the line comes from.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: String,
+    place: &'static Location<'static>,
+}
+
+impl Failure {
+    /// A failure of the line that calls this.
+    #[track_caller]
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), place: Location::caller() }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, place } = self;
+        write!(f, "{}:{}: {what}", place.file(), place.line())
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    #[track_caller]
+    fn from(error: E) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// `got` must be `want`.
+#[track_caller]
+pub(crate) fn equal<A: Debug + PartialEq<B>, B: Debug>(
+    what: &str,
+    got: A,
+    want: B,
+) -> Result<(), Failure> {
+    if got == want {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{what}: {got:?} instead of {want:?}")))
+}
+
+/// `condition` must hold.
+#[track_caller]
+pub(crate) fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
+    if condition { Ok(()) } else { Err(Failure::new(otherwise())) }
+}

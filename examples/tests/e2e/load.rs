@@ -1,0 +1,147 @@
+//! Clients that send one request after the other, each on a connection it keeps, while something
+//! happens to the agent.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::bench::{Failure, ensure};
+use crate::haproxy::{DEADLINE, Request};
+use crate::site::{Verdict, Visitor};
+
+/// The clients' address.
+pub(crate) const CLIENT: &str = "10.1.1.1";
+const WORKERS: usize = 4;
+/// Between two requests of one client: enough traffic, and a machine left for the other cases.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Running clients.
+#[derive(Debug)]
+pub(crate) struct Load {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    replies: Vec<Reply>,
+    /// The first request that got no proper answer; its client has given up.
+    broken: Option<String>,
+}
+
+/// What one request got, in the order in which answers arrived.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reply {
+    /// Which client.
+    pub(crate) worker: usize,
+    /// Score or error.
+    pub(crate) verdict: Verdict,
+}
+
+impl Load {
+    /// Starts the clients.
+    #[track_caller]
+    pub(crate) fn start(web: SocketAddr) -> Result<Self, Failure> {
+        let shared = Arc::new(Shared::default());
+        let client = CLIENT.parse()?;
+        let workers = (0..WORKERS).map(|worker| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let outcome = Visitor::connect(web, client).and_then(|mut visitor| {
+                    while !shared.stop.load(Ordering::Relaxed) {
+                        let verdict = visitor.ask(&Request::get("/"))?.verdict();
+                        shared.lock().replies.push(Reply { worker, verdict });
+                        shared.changed.notify_all();
+                        thread::sleep(PAUSE);
+                    }
+                    Ok(())
+                });
+                if let Err(error) = outcome {
+                    shared.lock().broken.get_or_insert_with(|| error.to_string());
+                    shared.changed.notify_all();
+                }
+            })
+        });
+        let workers = workers.collect();
+        Ok(Self { shared, workers })
+    }
+
+    /// How many replies there are, to wait for more than these.
+    pub(crate) fn mark(&self) -> usize {
+        self.shared.lock().replies.len()
+    }
+
+    /// Waits until `enough` holds for the replies behind `mark`.
+    #[track_caller]
+    pub(crate) fn wait_for(
+        &self,
+        what: &str,
+        mark: usize,
+        enough: impl Fn(&[Reply]) -> bool,
+    ) -> Result<(), Failure> {
+        let end = Instant::now() + DEADLINE;
+        let mut seen = self.shared.lock();
+        loop {
+            unbroken(&seen)?;
+            let new = seen.replies.get(mark..).unwrap_or_default();
+            if enough(new) {
+                return Ok(());
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            ensure(!left.is_zero(), || {
+                let last: Vec<_> = new.iter().rev().take(8).collect();
+                format!("waited in vain for {what}; {} replies, the last: {last:?}", new.len())
+            })?;
+            let woken = self.shared.changed.wait_timeout(seen, left);
+            seen = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Lets the clients finish their last requests. Every request must have been answered, each
+    /// either with a score or with an error.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Result<Vec<Reply>, Failure> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers.drain(..) {
+            ensure(worker.join().is_ok(), || "a client of the load panicked".to_owned())?;
+        }
+        let seen = self.shared.lock();
+        unbroken(&seen)?;
+        let odd = seen.replies.iter().position(|reply| reply.verdict == Verdict::Odd);
+        ensure(odd.is_none(), || format!("reply {odd:?} has both score and error, or neither"))?;
+        Ok(seen.replies.clone())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // A case that failed: the clients notice and end by themselves.
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[track_caller]
+fn unbroken(seen: &Seen) -> Result<(), Failure> {
+    let after = seen.replies.len();
+    match &seen.broken {
+        None => Ok(()),
+        Some(error) => {
+            Err(Failure::new(format!("a request failed after {after} good ones: {error}")))
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Futures of handlers, parked beside their connection.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll, Waker};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Wake;
+use std::time::Instant;
+
+use crate::ack::{Ack, Ticket};
+use crate::agent::AgentConnection;
+use crate::handler::{Exchange, HandlerError, Turn};
+use crate::inflight::Ids;
+use crate::info::ConnectionInfo;
+use crate::request::Notify;
+use crate::tx::Cause;
+
+/// Exchanges kept for reuse, and the most memory one may hold to be kept.
+const SPARE_EXCHANGES: usize = 32;
+const SPARE_BYTES: usize = 64 * 1024;
+
+/// Why a handler gave no answer, for the log.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It returned this error.
+    Error(HandlerError),
+    /// It panicked; the text of the panic where there is one.
+    Panic(Box<str>),
+    /// It returned the exchange of another NOTIFY.
+    WrongExchange,
+}
+
+impl Failure {
+    const fn cause(&self) -> Cause {
+        match self {
+            Self::Error(_) => Cause::Error,
+            Self::Panic(_) => Cause::Panic,
+            Self::WrongExchange => Cause::Unanswered,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => error.fmt(f),
+            Self::Panic(text) => write!(f, "panicked: {text}"),
+            Self::WrongExchange => f.write_str("returned the exchange of another request"),
+        }
+    }
+}
+
+/// Runs a synchronous service on a NOTIFY and settles the answer: `Ok` commits it, an error and a
+/// panic fall back and are returned for the log.
+///
+/// # Errors
+/// What the service failed with.
+#[inline]
+pub fn answer_inline(
+    notify: Notify<'_>,
+    mut ack: Ack<'_>,
+    service: impl FnOnce(Notify<'_>, &mut Ack<'_>) -> Result<(), HandlerError>,
+) -> Result<(), Failure> {
+    let result = catch_unwind(AssertUnwindSafe(|| service(notify, &mut ack)));
+    let failure = match result {
+        Ok(Ok(())) => {
+            ack.commit();
+            return Ok(());
+        }
+        Ok(Err(error)) => Failure::Error(error),
+        Err(panic) => Failure::Panic(panic_text(&*panic)),
+    };
+    ack.fall_back(failure.cause());
+    Err(failure)
+}
+
+/// The futures of one connection's handlers.
+///
+/// A future goes into a slot that is used again, and is polled at once: one that is ready never
+/// waits. The others are parked, and only those that were woken are polled. Dropping this cancels
+/// them all.
+pub struct Tasks<F> {
+    /// Made for the first future: a service that answers inline never needs it.
+    parking: Option<Box<Parking<F>>>,
+}
+
+struct Parking<F> {
+    slots: Vec<Slot<F>>,
+    free: Vec<usize>,
+    shared: Arc<Shared>,
+    spare: Vec<Exchange>,
+}
+
+struct Slot<F> {
+    future: Pin<Box<Option<F>>>,
+    /// What it answers; `None` while the slot is free.
+    owed: Option<(Ticket, Ids)>,
+    flag: Arc<Flag>,
+    waker: Waker,
+}
+
+/// What all slots of a connection wake.
+struct Shared {
+    woken: AtomicBool,
+    driver: Mutex<Option<Waker>>,
+}
+
+impl Shared {
+    /// Whom to wake from now on.
+    fn register(&self, context: &Context<'_>) {
+        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *driver {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+    }
+}
+
+struct Flag {
+    woken: AtomicBool,
+    shared: Arc<Shared>,
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        if !self.shared.woken.swap(true, Ordering::AcqRel) {
+            let driver = self.shared.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(driver) = driver {
+                driver.wake();
+            }
+        }
+    }
+}
+
+impl<F> Default for Tasks<F> {
+    fn default() -> Self {
+        Self { parking: None }
+    }
+}
+
+impl<F> Default for Parking<F> {
+    fn default() -> Self {
+        let shared = Shared { woken: AtomicBool::new(false), driver: Mutex::new(None) };
+        Self { slots: Vec::new(), free: Vec::new(), shared: Arc::new(shared), spare: Vec::new() }
+    }
+}
+
+impl<F> fmt::Debug for Tasks<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").field("parked", &self.parked()).finish()
+    }
+}
+
+impl<F> Tasks<F> {
+    /// How many futures are parked.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.parking.as_deref().map_or(0, Parking::parked)
+    }
+
+    /// Gives back memory; to be called when the connection is idle.
+    pub fn trim(&mut self) {
+        if self.parked() == 0 {
+            self.parking = None;
+        }
+    }
+
+    /// Drops the futures whose answer nobody waits for any more: to be called after deadlines
+    /// were handled.
+    pub fn cancel_stale(&mut self, conn: &AgentConnection) {
+        let Some(parking) = self.parking.as_deref_mut() else { return };
+        for (at, slot) in parking.slots.iter_mut().enumerate() {
+            if slot.owed.as_ref().is_some_and(|(ticket, _)| !conn.owes(ticket)) {
+                slot.owed = None;
+                slot.clear();
+                parking.free.push(at);
+            }
+        }
+    }
+}
+
+impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
+    /// Serves a NOTIFY: `serve` answers it at once, or gives a future, which is polled and, if it
+    /// waits, parked. `context` is woken when it can go on.
+    ///
+    /// # Errors
+    /// What the handler failed with; the fallback answer is on its way.
+    #[inline]
+    pub fn start(
+        &mut self,
+        notify: Notify<'_>,
+        mut ack: Ack<'_>,
+        context: &Context<'_>,
+        serve: impl FnOnce(Notify<'_>, &mut Ack<'_>, &mut dyn FnMut() -> Exchange) -> Turn<F>,
+    ) -> Result<(), Failure> {
+        let bounds = ack.bounds();
+        let parking = &mut self.parking;
+        let mut own = || {
+            let spare = parking.as_deref_mut().and_then(|parking| parking.spare.pop());
+            Exchange::new(&notify, bounds, spare)
+        };
+        let turn = catch_unwind(AssertUnwindSafe(|| serve(notify, &mut ack, &mut own)));
+        let failure = match turn {
+            Ok(Turn::Done(Ok(()))) => {
+                ack.commit();
+                return Ok(());
+            }
+            Ok(Turn::Later(future)) => {
+                let parking = self.parking.get_or_insert_default();
+                return parking.first_poll(notify, ack, context, future);
+            }
+            Ok(Turn::Done(Err(error))) => Failure::Error(error),
+            Err(panic) => Failure::Panic(panic_text(&*panic)),
+        };
+        ack.fall_back(failure.cause());
+        Err(failure)
+    }
+
+    /// Polls the futures that were woken and hands their answers to the connection. `context` is
+    /// woken when there is more to do. Failures go to `log`.
+    #[inline]
+    pub fn poll(
+        &mut self,
+        conn: &mut AgentConnection,
+        context: &Context<'_>,
+        now: Instant,
+        log: impl FnMut(Failure),
+    ) {
+        if let Some(parking) = self.parking.as_deref_mut()
+            && parking.parked() > 0
+        {
+            parking.poll(conn, context, now, log);
+        }
+    }
+}
+
+impl<F> Parking<F> {
+    const fn parked(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
+    fn first_poll(
+        &mut self,
+        notify: Notify<'_>,
+        ack: Ack<'_>,
+        context: &Context<'_>,
+        future: F,
+    ) -> Result<(), Failure> {
+        let ids = notify.ids();
+        let at = self.place(future);
+        let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
+        slot.flag.woken.store(false, Ordering::Release);
+        match slot.poll() {
+            Poll::Pending => {
+                slot.owed = Some((ack.defer(), ids));
+                self.shared.register(context);
+                // It may have been woken while there was nobody to wake in turn.
+                if self.shared.woken.load(Ordering::Acquire) {
+                    context.waker().wake_by_ref();
+                }
+                Ok(())
+            }
+            Poll::Ready(result) => {
+                self.free.push(at);
+                self.settle(result, ack, ids, notify.connection())
+            }
+        }
+    }
+
+    /// Puts a future into a free slot, or a new one.
+    fn place(&mut self, future: F) -> usize {
+        if let Some(at) = self.free.pop()
+            && let Some(slot) = self.slots.get_mut(at)
+        {
+            slot.future.set(Some(future));
+            return at;
+        }
+        let flag = Flag { woken: AtomicBool::new(false), shared: Arc::clone(&self.shared) };
+        let flag = Arc::new(flag);
+        let waker = Waker::from(Arc::clone(&flag));
+        self.slots.push(Slot { future: Box::pin(Some(future)), owed: None, flag, waker });
+        self.slots.len() - 1
+    }
+
+    fn poll(
+        &mut self,
+        conn: &mut AgentConnection,
+        context: &Context<'_>,
+        now: Instant,
+        mut log: impl FnMut(Failure),
+    ) {
+        self.shared.register(context);
+        if !self.shared.woken.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        for at in 0..self.slots.len() {
+            if let Err(failure) = self.poll_slot(at, conn, now) {
+                log(failure);
+            }
+        }
+    }
+
+    fn poll_slot(
+        &mut self,
+        at: usize,
+        conn: &mut AgentConnection,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
+        if slot.owed.is_none() || !slot.flag.woken.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let Poll::Ready(result) = slot.poll() else { return Ok(()) };
+        let Some((ticket, ids)) = slot.owed.take() else { return Ok(()) };
+        self.free.push(at);
+        let info = Arc::clone(conn.info());
+        match conn.answer(ticket, now) {
+            Ok(ack) => self.settle(result, ack, ids, &info),
+            // Too late: the deadline has answered, or HAProxy has asked anew.
+            Err(_) => {
+                if let Ok(Ok(exchange)) = result {
+                    self.keep(exchange);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes a finished future's answer.
+    fn settle(
+        &mut self,
+        result: Result<Result<Exchange, HandlerError>, Failure>,
+        mut ack: Ack<'_>,
+        ids: Ids,
+        info: &Arc<ConnectionInfo>,
+    ) -> Result<(), Failure> {
+        let failure = match result {
+            Ok(Ok(exchange)) if exchange.is_of(ids, info) => {
+                let fits = ack.append(exchange.actions());
+                self.keep(exchange);
+                match fits {
+                    Ok(()) => {
+                        ack.commit();
+                        return Ok(());
+                    }
+                    Err(error) => Failure::Error(error.into()),
+                }
+            }
+            Ok(Ok(_)) => Failure::WrongExchange,
+            Ok(Err(error)) => Failure::Error(error),
+            Err(failure) => failure,
+        };
+        ack.fall_back(failure.cause());
+        Err(failure)
+    }
+
+    /// Keeps an exchange's memory for the next NOTIFY.
+    fn keep(&mut self, exchange: Exchange) {
+        if self.spare.len() < SPARE_EXCHANGES && exchange.capacity() <= SPARE_BYTES {
+            self.spare.push(exchange);
+        }
+    }
+}
+
+impl<F: Future<Output = Result<Exchange, HandlerError>>> Slot<F> {
+    /// Polls the future; once it is ready, or has panicked, it is gone.
+    fn poll(&mut self) -> Poll<Result<F::Output, Failure>> {
+        let Some(future) = self.future.as_mut().as_pin_mut() else {
+            // A slot without a future owes nothing and is not polled.
+            return Poll::Pending;
+        };
+        let mut context = Context::from_waker(&self.waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut context)));
+        let result = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => Ok(result),
+            Err(panic) => Err(Failure::Panic(panic_text(&*panic))),
+        };
+        self.clear();
+        Poll::Ready(result)
+    }
+}
+
+impl<F> Slot<F> {
+    /// Drops the future. A panic in its destructor is its own affair, not the connection's.
+    fn clear(&mut self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.future.set(None)));
+    }
+}
+
+fn panic_text(panic: &(dyn core::any::Any + Send)) -> Box<str> {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)")
+        .into()
+}

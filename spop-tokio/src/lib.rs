@@ -1,0 +1,72 @@
+//! Write HAProxy SPOP agents (SPOA) on tokio.
+//!
+//! HAProxy asks an agent about the traffic it handles and acts on the variables the agent sets.
+//! This crate brings the sockets, timers and tasks of tokio to [`spop_proto`], where the protocol
+//! lives.
+//!
+//! ```no_run
+//! use spop_tokio::{Agent, Scope};
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let agent = Agent::inline(|notify, ack| {
+//!         if let Some(message) = notify.message("check-client-ip") {
+//!             let ip: std::net::IpAddr = message.get("ip")?;
+//!             ack.set(Scope::Transaction, "ip_score", if ip.is_loopback() { 0 } else { 20 })?;
+//!         }
+//!         Ok(())
+//!     });
+//!     agent.bind("127.0.0.1:12345").await?.run().await
+//! }
+//! ```
+//!
+//! # Inline or concurrent
+//! [`Agent::inline`] answers on the task that reads: nothing is copied, allocated or scheduled for
+//! a NOTIFY, and nothing else happens on that connection meanwhile. Use it for everything that
+//! does not wait. [`Agent::concurrent`] takes a closure that returns a future: look-ups that wait
+//! run beside each other, and answers overtake each other.
+//!
+//! # What is guaranteed
+//! Every NOTIFY is answered once: as the handler says, or with the fallback answer
+//! ([`AgentConfig::fallback`]) when it fails, panics, is late or is shed under overload. A handler
+//! that panics costs its own request, nothing else. Everything a peer can make the agent hold is
+//! bounded; see [`Limits`].
+//!
+//! # What happens on stop
+//! [`Server::run_until`] ends in phases: health checks fail while requests are still served
+//! ([`Agent::lame_duck`]); then nothing is accepted any more, idle connections and those that have
+//! not said HELLO leave at once, the others as soon as their answers are sent; after
+//! [`Limits::drain_timeout`] the rest is cut. The [`Report`] counts both kinds.
+//!
+//! # Logs
+//! With the feature `tracing` (on by default): warnings for refused handshakes, broken protocol
+//! and failing handlers, each kind at most once in ten seconds with the number held back; debug
+//! for connections and why they ended. Ordinary ends, resets among them, are never more than
+//! debug. Values from requests are never logged.
+
+#![cfg_attr(
+    not(feature = "tracing"),
+    allow(unused_variables, reason = "what would be logged has no other use")
+)]
+
+mod agent;
+mod connection;
+mod listener;
+mod log;
+mod server;
+
+pub use self::agent::Agent;
+pub use self::connection::Closed;
+pub use self::listener::{Bound, Io, Listener};
+pub use self::server::Server;
+pub use spop_proto;
+pub use spop_proto::{
+    Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
+    Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message, Notify,
+    Overload, OwnedValue, Peer, Report, Scope, Service, SetError, Value, Var,
+};
+
+/// The README's agent compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,0 +1,214 @@
+//! The accept loop, and how it ends.
+
+use std::fmt;
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use spop_proto::handler::Dispatch;
+use spop_proto::server::AcceptBackoff;
+use spop_proto::{AgentConnection, CloseReason, Endpoint, Health, HealthState, Peer, Report};
+use tokio::sync::Notify;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
+
+use crate::agent::Agent;
+use crate::connection::{self, Closed};
+use crate::listener::Listener;
+use crate::log::{Kind, event, warning};
+
+/// An agent with its listener. Connections made before [`run`](Self::run) wait in the backlog.
+#[must_use = "a server accepts nothing until it runs"]
+pub struct Server<D, L> {
+    agent: Agent<D>,
+    listener: L,
+    local: Endpoint,
+}
+
+impl<D: Dispatch, L: Listener> Server<D, L> {
+    pub(crate) fn new(agent: Agent<D>, listener: L) -> io::Result<Self> {
+        let local = listener.local_addr()?;
+        Ok(Self { agent, listener, local })
+    }
+
+    /// Where it listens: with the port the system chose, where it was asked to.
+    #[must_use]
+    pub const fn local_addr(&self) -> &Endpoint {
+        &self.local
+    }
+
+    /// The switch that health checks are answered from.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.agent.health()
+    }
+
+    /// Serves until the process ends. The result is there for `main` to return; failures to
+    /// accept are waited out, never returned.
+    ///
+    /// # Errors
+    /// None today.
+    pub async fn run(self) -> io::Result<()> {
+        self.run_until(pending()).await;
+        Ok(())
+    }
+
+    /// Serves until `stop` is ready, then drains: see the crate's page on what happens on stop.
+    /// Dropping the future ends all connections at once.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Report {
+        event!(info, listen = %self.local, "agent listening");
+        let Self { agent, listener, .. } = self;
+        let leave = Arc::new(Notify::new());
+        let mut accepting = Accepting {
+            connections: Connections { tasks: JoinSet::new(), report: Report::default() },
+            agent,
+            listener,
+            leave: Arc::clone(&leave),
+            backoff: AcceptBackoff::new(),
+        };
+        accepting.run(stop).await;
+        let Accepting { mut connections, listener, .. } = accepting;
+        // From here on new connections are refused, and a Unix socket's file is gone.
+        drop(listener);
+        leave.notify_waiters();
+        connections.drain().await;
+        event!(info, report = %connections.report, "agent stopped");
+        connections.report
+    }
+}
+
+impl<D, L> fmt::Debug for Server<D, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+/// The phase in which connections are accepted.
+struct Accepting<D, L> {
+    agent: Agent<D>,
+    listener: L,
+    connections: Connections,
+    /// Tells all connections to leave.
+    leave: Arc<Notify>,
+    backoff: AcceptBackoff,
+}
+
+impl<D: Dispatch, L: Listener> Accepting<D, L> {
+    /// Accepts until `stop` is ready and the lame-duck time after it has passed.
+    async fn run(&mut self, stop: impl Future<Output = ()>) {
+        let lame_duck = self.agent.lame_duck;
+        let health = self.agent.health();
+        let stop = async {
+            stop.await;
+            health.set(HealthState::LameDuck);
+            if !lame_duck.is_zero() {
+                event!(info, time = ?lame_duck, "stopping: health checks fail from now on");
+                sleep(lame_duck).await;
+            }
+        };
+        let mut stop = pin!(stop);
+        // Set while accepting pauses: the listener would only report the same failure again.
+        let mut pause = pin!(None::<tokio::time::Sleep>);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => return,
+                Some(ended) = self.connections.tasks.join_next() => {
+                    self.connections.count(ended, false);
+                    continue;
+                }
+                () = until(pause.as_mut()), if pause.is_some() => {
+                    pause.set(None);
+                    continue;
+                }
+                accepted = poll_fn(|cx| self.listener.poll_accept(cx)), if pause.is_none() => {
+                    accepted
+                }
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.backoff.succeeded();
+                    self.admit(stream, peer);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    let wait = self.backoff.failed();
+                    warning!(
+                        self.agent.warnings, Kind::Accept, connection::now(),
+                        %error, retry_in = ?wait, "cannot accept"
+                    );
+                    pause.set(Some(sleep(wait)));
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: L::Stream, peer: Peer) {
+        let now = connection::now();
+        let agent = &self.agent;
+        let limit = agent.config.current_limits().max_connections();
+        let over_limit = self.connections.tasks.len() >= limit;
+        if over_limit {
+            warning!(agent.warnings, Kind::Limit, now, %peer, limit, "too many connections");
+        }
+        self.connections.report.connections += 1;
+        let config = agent.config.clone();
+        let conn = match over_limit {
+            false => AgentConnection::new(config, peer, now),
+            true => AgentConnection::over_limit(config, peer, now),
+        };
+        let (dispatch, warnings) = (Arc::clone(&agent.dispatch), Arc::clone(&agent.warnings));
+        // Made before the server leaves, it hears of that whenever it is polled first.
+        let stop = Some(Box::pin(Arc::clone(&self.leave).notified_owned()));
+        let serving = connection::serve(stream, conn, dispatch, warnings, stop);
+        #[cfg(feature = "tracing")]
+        let serving =
+            tracing::Instrument::instrument(serving, tracing::debug_span!("connection", %peer));
+        self.connections.tasks.spawn(serving);
+    }
+}
+
+/// The tasks of all connections, and what became of them.
+struct Connections {
+    tasks: JoinSet<Closed>,
+    report: Report,
+}
+
+impl Connections {
+    /// Waits for all connections to end; each has its own deadline for that.
+    async fn drain(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            self.count(ended, true);
+        }
+    }
+
+    fn count(&mut self, ended: Result<Closed, JoinError>, draining: bool) {
+        let Ok(closed) = ended else {
+            event!(error, "a connection's task panicked: please report this");
+            return;
+        };
+        let report = &mut self.report;
+        report.stats += &closed.stats;
+        match closed.reason {
+            CloseReason::HealthCheck => report.health_checks += 1,
+            CloseReason::ConnectionLimit => report.refused += 1,
+            CloseReason::Protocol(_) => report.protocol_errors += 1,
+            CloseReason::Cut { .. } => report.cut += 1,
+            _ if draining => report.drained += 1,
+            _ => {}
+        }
+    }
+}
+
+async fn until(sleep: Pin<&mut Option<tokio::time::Sleep>>) {
+    if let Some(sleep) = sleep.as_pin_mut() {
+        sleep.await;
+    }
+}
+
+/// The client was gone before it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
