@@ -9,110 +9,160 @@ pub(crate) struct Ids {
     pub(crate) frame: u64,
 }
 
-/// A place in the table; good as long as its generation is.
+/// A place in the table, and the one use of it that this is the key to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     slot: u32,
-    generation: u32,
+    serial: u64,
 }
 
 const NONE: u32 = u32::MAX;
+
+/// The answers owed. The table is made for the first one: most connections never defer any.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    table: Option<Box<Table>>,
+    /// Numbers the answers; never the same twice, so a key can be told from a later one of its slot.
+    next: u64,
+}
+
+/// Slots are reused, and linked in the order of arrival. Every answer has the same time, so the
+/// oldest one is always the next to be late.
+#[derive(Debug)]
+struct Table {
+    slots: Vec<Slot>,
+    oldest: u32,
+    newest: u32,
+    free: u32,
+    len: u32,
+}
 
 /// A slot is either owed (in the list from `oldest` to `newest`) or free (in the list from `free`).
 #[derive(Debug)]
 struct Slot {
     ids: Ids,
     deadline: Option<Instant>,
-    /// Counts the uses of the slot; a key of an earlier use is stale.
-    generation: u32,
+    serial: u64,
     owed: bool,
     older: u32,
     newer: u32,
 }
 
-/// The table: slots are reused, and linked in the order of arrival. Every answer has the same time,
-/// so the oldest one is always the next to be late.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    slots: Vec<Slot>,
-    oldest: u32,
-    newest: u32,
-    free: u32,
-    len: u32,
-    /// Generation of slots yet to be made; above that of any slot there ever was.
-    first_generation: u32,
-}
-
-impl Default for InFlight {
-    fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            oldest: NONE,
-            newest: NONE,
-            free: NONE,
-            len: 0,
-            first_generation: 0,
-        }
-    }
-}
-
 impl InFlight {
-    pub(crate) const fn len(&self) -> u32 {
-        self.len
+    pub(crate) fn len(&self) -> u32 {
+        self.table.as_deref().map_or(0, |table| table.len)
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.len == 0
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Adds an owed answer.
     pub(crate) fn insert(&mut self, ids: Ids, deadline: Option<Instant>) -> Key {
-        let older = self.newest;
-        let (slot, generation) = match self.slot_mut(self.free) {
-            Some(reused) => {
-                reused.ids = ids;
-                reused.deadline = deadline;
-                reused.owed = true;
-                reused.older = older;
-                let next_free = core::mem::replace(&mut reused.newer, NONE);
-                let generation = reused.generation;
-                (core::mem::replace(&mut self.free, next_free), generation)
-            }
-            None => {
-                // The caller's limit on answers in flight is a u32 below NONE.
-                let slot = u32::try_from(self.slots.len()).unwrap_or(NONE);
-                let generation = self.first_generation;
-                self.slots.push(Slot { ids, deadline, generation, owed: true, older, newer: NONE });
-                (slot, generation)
-            }
-        };
-        match self.slot_mut(older) {
-            Some(older) => older.newer = slot,
-            None => self.oldest = slot,
-        }
-        self.newest = slot;
-        self.len += 1;
-        Key { slot, generation }
+        let serial = self.next;
+        self.next += 1;
+        let slot = self.table.get_or_insert_default().insert(ids, deadline, serial);
+        Key { slot, serial }
     }
 
     /// The NOTIFY of a key, unless the key is stale.
     pub(crate) fn get(&self, key: Key) -> Option<Ids> {
-        let slot = self.slot(key.slot)?;
-        (slot.owed && slot.generation == key.generation).then_some(slot.ids)
+        let slot = self.table.as_deref()?.slot(key.slot)?;
+        (slot.owed && slot.serial == key.serial).then_some(slot.ids)
     }
 
     /// Takes an answer out of the table; false where the key is stale.
     pub(crate) fn remove(&mut self, key: Key) -> bool {
-        if self.get(key).is_none() {
-            return false;
+        let known = self.get(key).is_some();
+        if known && let Some(table) = &mut self.table {
+            table.remove(key.slot);
         }
+        known
+    }
+
+    /// The answer owed for these ids. Walks the list: HAProxy keeps at most 20 in flight.
+    pub(crate) fn find(&self, ids: Ids) -> Option<Key> {
+        let table = self.table.as_deref()?;
+        let mut at = table.oldest;
+        while let Some(slot) = table.slot(at) {
+            if slot.ids == ids {
+                return Some(Key { slot: at, serial: slot.serial });
+            }
+            at = slot.newer;
+        }
+        None
+    }
+
+    /// The oldest answer, which is the first to be late.
+    #[inline]
+    pub(crate) fn oldest(&self) -> Option<(Key, Ids, Option<Instant>)> {
+        let table = self.table.as_deref()?;
+        let slot = table.slot(table.oldest)?;
+        Some((Key { slot: table.oldest, serial: slot.serial }, slot.ids, slot.deadline))
+    }
+
+    /// Makes every key stale; returns how many answers were owed.
+    pub(crate) fn clear(&mut self) -> u32 {
+        let owed = self.len();
+        self.table = None;
+        owed
+    }
+
+    /// Gives memory back if nothing is owed; keys handed out before stay stale.
+    pub(crate) fn trim(&mut self) {
+        if self.is_empty() {
+            self.table = None;
+        }
+    }
+
+    /// Memory held.
+    pub(crate) fn capacity(&self) -> usize {
+        let table = self.table.as_deref();
+        table.map_or(0, |table| size_of::<Table>() + table.slots.capacity() * size_of::<Slot>())
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { slots: Vec::new(), oldest: NONE, newest: NONE, free: NONE, len: 0 }
+    }
+}
+
+impl Table {
+    fn insert(&mut self, ids: Ids, deadline: Option<Instant>, serial: u64) -> u32 {
+        let older = self.newest;
+        let new = Slot { ids, deadline, serial, owed: true, older, newer: NONE };
+        let at = self.free;
+        let at = match self.slot_mut(at) {
+            Some(slot) => {
+                let next_free = core::mem::replace(slot, new).newer;
+                core::mem::replace(&mut self.free, next_free)
+            }
+            None => {
+                self.slots.push(new);
+                // The caller's limit on answers in flight is a u32, and NONE is out of its reach:
+                // that many slots do not fit a memory.
+                u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
+            }
+        };
+        match self.slot_mut(older) {
+            Some(older) => older.newer = at,
+            None => self.oldest = at,
+        }
+        self.newest = at;
+        self.len += 1;
+        at
+    }
+
+    /// Takes an owed slot out of its list and into the one of the free.
+    fn remove(&mut self, at: u32) {
         let free = self.free;
-        let Some(slot) = self.slot_mut(key.slot) else { return false };
+        let Some(slot) = self.slot_mut(at) else { return };
         slot.owed = false;
-        slot.generation = slot.generation.wrapping_add(1);
         let (older, newer) = (slot.older, slot.newer);
         slot.newer = free;
-        self.free = key.slot;
+        self.free = at;
         match self.slot_mut(older) {
             Some(older) => older.newer = newer,
             None => self.oldest = newer,
@@ -122,49 +172,6 @@ impl InFlight {
             None => self.newest = older,
         }
         self.len -= 1;
-        true
-    }
-
-    /// The answer owed for these ids. Walks the list: HAProxy keeps at most 20 in flight.
-    pub(crate) fn find(&self, ids: Ids) -> Option<Key> {
-        let mut at = self.oldest;
-        while let Some(slot) = self.slot(at) {
-            if slot.ids == ids {
-                return Some(Key { slot: at, generation: slot.generation });
-            }
-            at = slot.newer;
-        }
-        None
-    }
-
-    /// The oldest answer, which is the first to be late.
-    pub(crate) fn oldest(&self) -> Option<(Key, Ids, Option<Instant>)> {
-        let slot = self.slot(self.oldest)?;
-        let key = Key { slot: self.oldest, generation: slot.generation };
-        Some((key, slot.ids, slot.deadline))
-    }
-
-    /// Makes every key stale; returns how many answers were owed.
-    pub(crate) fn clear(&mut self) -> u32 {
-        let owed = self.len;
-        while let Some((key, ..)) = self.oldest() {
-            self.remove(key);
-        }
-        owed
-    }
-
-    /// Gives memory back if nothing is owed; keys handed out before stay stale.
-    pub(crate) fn trim(&mut self) {
-        if self.is_empty() {
-            let used = self.slots.iter().map(|slot| slot.generation).max();
-            let first_generation = used.map_or(self.first_generation, |used| used.wrapping_add(1));
-            *self = Self { first_generation, ..Self::default() };
-        }
-    }
-
-    /// Memory held.
-    pub(crate) const fn capacity(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>()
     }
 
     fn slot(&self, at: u32) -> Option<&Slot> {
@@ -216,7 +223,18 @@ mod tests {
         assert_eq!(table.get(key), None);
         table.insert(ids(7), None);
         assert_eq!(table.len(), 1);
-        assert_eq!(table.slots.len(), 2, "slots are reused");
+    }
+
+    #[test]
+    fn slots_are_reused() {
+        let mut table = InFlight::default();
+        for round in 0..100 {
+            let keys: Vec<_> = (0..20).map(|n| table.insert(ids(round * 20 + n), None)).collect();
+            for key in keys.into_iter().rev() {
+                assert!(table.remove(key));
+            }
+        }
+        assert_eq!(table.table.unwrap().slots.len(), 20);
     }
 
     #[test]

@@ -54,6 +54,7 @@
 mod ack;
 mod agent;
 mod config;
+pub mod driver;
 mod endpoint;
 mod engine;
 mod error;

@@ -1,10 +1,11 @@
 //! Policy around connections that every adapter needs: small state machines without I/O.
 
-use std::sync::Arc;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ConnectionStats;
+use crate::{CloseReason, ConnectionStats};
 
 /// Whether an agent wants requests; what health checks (`option spop-check`) are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +49,9 @@ impl Health {
     }
 }
 
-/// How long to wait after `accept` failed for want of resources (file descriptors, memory): 5 ms,
-/// doubled up to 1 s, back to the start after a success.
+/// What to do after `accept` failed. Where resources are short (file descriptors, memory), trying
+/// again at once would fail again at once: wait 5 ms, twice as long each time up to 1 s, and begin
+/// anew after a success.
 #[derive(Clone, Debug)]
 pub struct AcceptBackoff {
     next: Duration,
@@ -65,11 +67,16 @@ impl AcceptBackoff {
         Self { next: Self::FIRST }
     }
 
-    /// `accept` failed: how long to wait.
-    pub fn failed(&mut self) -> Duration {
+    /// `accept` failed: how long to wait; `None` where it was the one connection that failed, gone
+    /// before it was accepted.
+    pub fn failed(&mut self, kind: ErrorKind) -> Option<Duration> {
+        use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        if matches!(kind, ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            return None;
+        }
         let wait = self.next;
         self.next = (wait * 2).min(Self::LAST);
-        wait
+        Some(wait)
     }
 
     /// `accept` succeeded.
@@ -117,6 +124,53 @@ impl Default for LogLimiter {
     }
 }
 
+/// One [`LogLimiter`] for each kind of warning, shared by all connections of an agent: a peer that
+/// fails a thousand times a second must not fill a disk.
+#[derive(Debug, Default)]
+pub struct Warnings {
+    handler: Mutex<LogLimiter>,
+    protocol: Mutex<LogLimiter>,
+    connections: Mutex<LogLimiter>,
+    accept: Mutex<LogLimiter>,
+}
+
+/// A kind of warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// A handler gave no answer.
+    Handler,
+    /// A peer was refused, or broke the protocol.
+    Protocol,
+    /// There are too many connections.
+    Connections,
+    /// Connections cannot be accepted.
+    Accept,
+}
+
+impl Warnings {
+    /// Whether to write a line of that kind; if so, how many were held back since the last one.
+    pub fn admit(&self, kind: Warning, now: Instant) -> Option<u64> {
+        let limiter = match kind {
+            Warning::Handler => &self.handler,
+            Warning::Protocol => &self.protocol,
+            Warning::Connections => &self.connections,
+            Warning::Accept => &self.accept,
+        };
+        limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
+    }
+}
+
+/// How a connection ended, and what it counted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Closed {
+    /// Why it ended.
+    pub reason: CloseReason,
+    /// What it counted.
+    pub stats: ConnectionStats,
+}
+
 /// How a server ended, and what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -135,6 +189,26 @@ pub struct Report {
     pub cut: u64,
     /// The counters of all connections.
     pub stats: ConnectionStats,
+}
+
+impl Report {
+    /// A connection was accepted.
+    pub const fn accepted(&mut self) {
+        self.connections += 1;
+    }
+
+    /// A connection ended; `stopping` says whether the server is draining.
+    pub fn ended(&mut self, closed: &Closed, stopping: bool) {
+        self.stats += &closed.stats;
+        match closed.reason {
+            CloseReason::HealthCheck => self.health_checks += 1,
+            CloseReason::ConnectionLimit => self.refused += 1,
+            CloseReason::Protocol(_) => self.protocol_errors += 1,
+            CloseReason::Cut { .. } => self.cut += 1,
+            _ if stopping => self.drained += 1,
+            _ => {}
+        }
+    }
 }
 
 impl core::fmt::Display for Report {
@@ -166,10 +240,13 @@ mod tests {
     #[test]
     fn backoff_doubles_and_resets() {
         let mut backoff = AcceptBackoff::new();
-        let waits: Vec<_> = (0..10).map(|_| backoff.failed().as_millis()).collect();
-        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        let mut wait = |kind| backoff.failed(kind).map(|wait| wait.as_millis());
+        for expected in [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000] {
+            assert_eq!(wait(ErrorKind::ConnectionAborted), None, "of one connection");
+            assert_eq!(wait(ErrorKind::Other), Some(expected));
+        }
         backoff.succeeded();
-        assert_eq!(backoff.failed().as_millis(), 5);
+        assert_eq!(backoff.failed(ErrorKind::OutOfMemory), Some(Duration::from_millis(5)));
     }
 
     #[test]
@@ -182,6 +259,39 @@ mod tests {
         assert_eq!(limiter.admit(at(9)), None);
         assert_eq!(limiter.admit(at(10)), Some(2));
         assert_eq!(limiter.admit(at(20)), Some(0));
+    }
+
+    #[test]
+    fn each_kind_of_warning_has_a_limiter() {
+        let warnings = Warnings::default();
+        let now = Instant::now();
+        let kinds = [Warning::Handler, Warning::Protocol, Warning::Connections, Warning::Accept];
+        for kind in kinds {
+            assert_eq!(warnings.admit(kind, now), Some(0));
+            assert_eq!(warnings.admit(kind, now), None);
+        }
+        let later = now + Duration::from_secs(10);
+        assert_eq!(warnings.admit(Warning::Protocol, later), Some(1));
+    }
+
+    #[test]
+    fn a_report_tells_the_ends_apart() {
+        let mut report = Report::default();
+        let stats = ConnectionStats { answered: 2, ..ConnectionStats::default() };
+        let reasons = [
+            CloseReason::HealthCheck,
+            CloseReason::ConnectionLimit,
+            CloseReason::Cut { owed: 1 },
+            CloseReason::PeerClosed,
+            CloseReason::Drained,
+        ];
+        for reason in reasons {
+            report.accepted();
+            report.ended(&Closed { reason, stats }, true);
+        }
+        report.ended(&Closed { reason: CloseReason::PeerClosed, stats }, false);
+        assert_eq!((report.health_checks, report.refused, report.cut), (1, 1, 1));
+        assert_eq!((report.connections, report.drained, report.stats.answered), (5, 2, 12));
     }
 
     #[test]

@@ -253,7 +253,7 @@ impl Tx {
         true
     }
 
-    pub(crate) const fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.out.capacity() + self.in_flight.capacity()
     }
 

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spop_proto::handler::{Concurrent, Dispatch, HandlerFn, Inline, ServiceFn};
+use spop_proto::server::{Closed, Warnings};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Endpoint, Exchange, Handler, HandlerError, Health, Limits,
     Notify, Peer, Service,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::connection::{self, Closed};
+use crate::connection;
 use crate::listener::{Bound, Listener};
-use crate::log::Warnings;
 use crate::server::Server;
 
 /// An agent: what answers HAProxy, and under which limits.
@@ -183,9 +183,10 @@ impl<D: Dispatch> Agent<D> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let conn = AgentConnection::new(self.config.clone(), peer, connection::now());
+        let config = self.config.clone();
+        let begin = move |now| AgentConnection::new(config, peer, now);
         let (dispatch, warnings) = (Arc::clone(&self.dispatch), Arc::clone(&self.warnings));
-        connection::serve(stream, conn, dispatch, warnings, stop)
+        connection::serve(stream, begin, dispatch, warnings, stop)
     }
 }
 

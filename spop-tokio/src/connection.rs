@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use spop_proto::AgentConnection;
+use spop_proto::driver::{Driver, LazyTimer, Notice, TimerStep};
 use spop_proto::handler::Dispatch;
-use spop_proto::{
-    AgentConnection, CloseReason, ConnectionStats, Event, Failure, ProtocolError, Tasks,
-};
+use spop_proto::server::{Closed, Warnings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::log::{Kind, Warnings, event, warning};
+use crate::log::{event, tell};
 
 /// Bytes read at once; a turn handles no more before others have theirs.
 const READ: usize = 64 * 1024;
@@ -27,16 +27,6 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// How a connection ended, and what it counted.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Closed {
-    /// Why it ended.
-    pub reason: CloseReason,
-    /// What it counted.
-    pub stats: ConnectionStats,
-}
-
 /// The clock, as tokio sees it: tests may stop it.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -46,10 +36,10 @@ pub(crate) fn now() -> Instant {
 ///
 /// Not an `async fn`: what an async block captures it keeps in one place, while the arguments of an
 /// `async fn` that move on to its variables lie in the future twice; and an idle connection is
-/// little else than its future.
+/// little else than its future. For the same reason `begin` makes the state machine inside.
 pub(crate) fn serve<S, D>(
     stream: S,
-    conn: AgentConnection,
+    begin: impl FnOnce(Instant) -> AgentConnection,
     dispatch: Arc<D>,
     warnings: Arc<Warnings>,
     mut stop: Option<Pin<Box<impl Future<Output = ()>>>>,
@@ -58,56 +48,35 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dispatch,
 {
-    let mut driver = Driver { stream, conn, warnings, unflushed: false };
+    let mut socket = Socket { stream, unflushed: false };
     async move {
         let service: &D = &dispatch;
-        let mut tasks = Tasks::default();
+        let mut driver = Driver::new(begin(now()));
         let mut sleep = pin!(sleep_until(tokio::time::Instant::now()));
-        let mut sleep_set = None;
-        let mut leaving = false;
+        let mut timer = LazyTimer::default();
         poll_fn(|cx| {
-            if let Some(signal) = &mut stop
-                && signal.as_mut().poll(cx).is_ready()
-            {
+            if stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
                 stop = None;
-                leaving = true;
+                driver.leave();
             }
             for turn in 1..=TURNS {
                 let now = now();
-                tasks.poll(&mut driver.conn, cx, now, |failure| {
-                    driver.warnings.failed(&failure, now)
+                let log = &mut |notice: Notice<'_>| tell(&notice, &warnings, now);
+                driver.poll_answers(cx, now, log);
+                let read = socket.read(&mut driver, cx, now, |driver, cx, input| {
+                    driver.receive(input, cx, now, |n, ack, own| service.serve(n, ack, own), log);
                 });
-                let read = driver.read(cx, now, |event, warnings, cx| match event {
-                    Event::Notify(notify, ack) => {
-                        let started =
-                            tasks.start(notify, ack, cx, |n, ack, own| service.serve(n, ack, own));
-                        if let Err(failure) = started {
-                            warnings.failed(&failure, now);
-                        }
-                    }
-                    other => note(&other),
-                });
-                // What has arrived before the stop is answered, unless there is no end to it.
-                if leaving && (!read || turn == TURNS) {
-                    leaving = false;
-                    driver.conn.shutdown(now);
-                }
-                let wrote = driver.write(cx, now);
-                let want = driver.conn.interest();
+                driver.after_read(!read || turn == TURNS, now);
+                let wrote = socket.write(&mut driver, cx, now);
+                let want = driver.interest();
                 if want.done {
                     return Poll::Ready(());
                 }
-                let timeout = poll_due(sleep.as_mut(), &mut sleep_set, cx, want.deadline, now);
-                if timeout {
-                    if let Err(error) = driver.conn.handle_timeout(now) {
-                        driver.warnings.protocol(&error, now);
-                    }
-                    tasks.cancel_stale(&driver.conn);
-                    if driver.conn.buffered() == 0 {
-                        tasks.trim();
-                    }
+                let due = poll_due(sleep.as_mut(), &mut timer, cx, want.deadline, now);
+                if due {
+                    driver.handle_timeout(now, log);
                 }
-                if !(read || wrote || timeout || want.ready) {
+                if !(read || wrote || due || want.ready) {
                     return Poll::Pending;
                 }
             }
@@ -115,163 +84,99 @@ where
             Poll::Pending
         })
         .await;
-        drop(tasks);
-        let reason = driver.conn.close_reason().cloned().unwrap_or(CloseReason::PeerClosed);
-        event!(debug, %reason, "connection closed");
-        Closed { reason, stats: *driver.conn.stats() }
+        let closed = driver.finish();
+        event!(debug, reason = %closed.reason, "connection closed");
+        closed
     }
 }
 
-/// Events that are only told.
-fn note(happened: &Event<'_>) {
-    match happened {
-        Event::Hello(info) => event!(
-            debug,
-            offered = %info.offered(),
-            announced = %info.capabilities(),
-            max_frame_size = info.max_frame_size(),
-            engine_id = %info.engine_id().unwrap_or_default().escape_ascii(),
-            "handshake done"
-        ),
-        Event::Abandoned { stream_id, frame_id, by } => {
-            event!(debug, stream_id, frame_id, ?by, "fragmented payload given up");
-        }
-        other => event!(debug, event = ?other, "connection"),
-    }
-}
-
-struct Driver<S> {
+struct Socket<S> {
     stream: S,
-    conn: AgentConnection,
-    warnings: Arc<Warnings>,
     /// Written to the stream and not yet flushed by it.
     unflushed: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// One read, and all events in it; false when there is nothing to do.
-    fn read(
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// One read, handed to `each`; false when there is nothing to do.
+    fn read<F>(
         &mut self,
+        driver: &mut Driver<F>,
         cx: &mut Context<'_>,
         now: Instant,
-        mut each: impl FnMut(Event<'_>, &Warnings, &mut Context<'_>),
+        each: impl FnOnce(&mut Driver<F>, &Context<'_>, &[u8]),
     ) -> bool {
-        let want = self.conn.interest();
-        if !want.read && !want.ready {
+        let want = driver.interest();
+        if want.ready {
+            each(driver, cx, &[]);
+            return true;
+        }
+        if !want.read {
             return false;
         }
         let mut scratch = SCRATCH.take();
         scratch.resize(READ, 0);
         let mut buf = ReadBuf::new(&mut scratch);
-        let read = if want.ready {
-            true
-        } else {
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-                Poll::Pending => false,
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => true,
-                // A reset is as ordinary an end as any: HAProxy >= 3.1 closes with one.
-                Poll::Ready(Ok(()) | Err(_)) => {
-                    self.conn.peer_closed(now);
-                    true
-                }
-            }
-        };
-        if read {
-            let mut input = buf.filled();
-            loop {
-                match self.conn.receive(&mut input, now) {
-                    Ok(Some(event)) => each(event, &self.warnings, cx),
-                    Ok(None) => break,
-                    Err(error) => self.warnings.protocol(&error, now),
-                }
-            }
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+        match polled {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => each(driver, cx, buf.filled()),
+            Poll::Ready(Ok(()) | Err(_)) => driver.read_ended(now),
         }
         SCRATCH.set(scratch);
-        read
+        polled.is_ready()
     }
 
     /// One write; false when there is nothing to write or the stream takes nothing.
-    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let output = self.conn.transmit();
-        if output.is_empty() {
-            return self.flush(cx, now);
-        }
-        match Pin::new(&mut self.stream).poll_write(cx, output) {
-            Poll::Pending => self.flush(cx, now),
-            Poll::Ready(Ok(written)) if written > 0 => {
-                self.conn.transmitted(written);
-                self.unflushed = true;
-                self.flush(cx, now);
-                true
-            }
-            Poll::Ready(Ok(_) | Err(_)) => {
-                self.give_up(now);
-                true
-            }
-        }
-    }
-
-    /// For streams that keep what was written, such as TLS.
-    fn flush(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if !self.unflushed {
-            return false;
-        }
-        match Pin::new(&mut self.stream).poll_flush(cx) {
-            Poll::Pending => false,
-            Poll::Ready(Ok(())) => {
-                self.unflushed = false;
-                false
-            }
-            Poll::Ready(Err(_)) => {
-                self.unflushed = false;
-                self.give_up(now);
-                true
+    fn write<F>(&mut self, driver: &mut Driver<F>, cx: &mut Context<'_>, now: Instant) -> bool {
+        let output = driver.transmit();
+        let mut wrote = false;
+        if !output.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, output) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(written)) if written > 0 => {
+                    driver.transmitted(written);
+                    self.unflushed = true;
+                    wrote = true;
+                }
+                Poll::Ready(Ok(_) | Err(_)) => {
+                    driver.write_failed(now);
+                    return true;
+                }
             }
         }
-    }
-
-    /// The stream takes no more: output is lost, whatever it was.
-    fn give_up(&mut self, now: Instant) {
-        self.conn.peer_closed(now);
-        let lost = self.conn.transmit().len();
-        self.conn.transmitted(lost);
+        // For streams that keep what was written, such as TLS.
+        if self.unflushed
+            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            self.unflushed = false;
+            if flushed.is_err() {
+                driver.write_failed(now);
+                return true;
+            }
+        }
+        wrote
     }
 }
 
-/// A timer that is set only when a deadline comes nearer: one that moves away, as most do with
-/// every frame, costs nothing until the old one has passed.
+/// Whether the deadline has come; if not, the timer wakes the task when it does.
 fn poll_due(
     mut sleep: Pin<&mut Sleep>,
-    set: &mut Option<Instant>,
+    timer: &mut LazyTimer,
     cx: &mut Context<'_>,
     deadline: Option<Instant>,
     now: Instant,
 ) -> bool {
-    let Some(deadline) = deadline else { return false };
-    if deadline <= now {
-        return true;
-    }
-    if set.is_none_or(|at| deadline < at) {
-        sleep.as_mut().reset(deadline.into());
-        *set = Some(deadline);
-    }
-    while sleep.as_mut().poll(cx).is_ready() {
-        if set.is_some_and(|at| at >= deadline) {
-            *set = None;
-            return true;
+    let mut step = timer.step(deadline, now);
+    loop {
+        match step {
+            TimerStep::Off => return false,
+            TimerStep::Due => return true,
+            TimerStep::Set(at) => sleep.as_mut().reset(at.into()),
+            TimerStep::Wait => {}
         }
-        sleep.as_mut().reset(deadline.into());
-        *set = Some(deadline);
-    }
-    false
-}
-
-impl Warnings {
-    fn failed(&self, failure: &Failure, now: Instant) {
-        warning!(self, Kind::Handler, now, %failure, "a handler gave no answer; HAProxy got the fallback");
-    }
-
-    fn protocol(&self, error: &ProtocolError, now: Instant) {
-        warning!(self, Kind::Protocol, now, %error, status = %error.status(), "connection refused or ended");
+        if sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        step = timer.fired(deadline);
     }
 }

@@ -56,10 +56,10 @@ mod log;
 mod server;
 
 pub use self::agent::Agent;
-pub use self::connection::Closed;
 pub use self::listener::{Bound, Io, Listener};
 pub use self::server::Server;
 pub use spop_proto;
+pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
     Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message, Notify,

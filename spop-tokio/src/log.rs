@@ -1,40 +1,10 @@
-//! What is told to the operator, and how often.
+//! What is told to the operator.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use spop_proto::server::LogLimiter;
-
-/// One limiter for each kind of warning, shared by all connections of an agent: a peer that fails
-/// a thousand times a second must not fill a disk.
-#[derive(Debug, Default)]
-pub(crate) struct Warnings {
-    handler: Mutex<LogLimiter>,
-    protocol: Mutex<LogLimiter>,
-    limit: Mutex<LogLimiter>,
-    accept: Mutex<LogLimiter>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
-    Handler,
-    Protocol,
-    Limit,
-    Accept,
-}
-
-impl Warnings {
-    /// Whether to write a line of that kind; if so, how many were held back since the last.
-    pub(crate) fn admit(&self, kind: Kind, now: Instant) -> Option<u64> {
-        let limiter = match kind {
-            Kind::Handler => &self.handler,
-            Kind::Protocol => &self.protocol,
-            Kind::Limit => &self.limit,
-            Kind::Accept => &self.accept,
-        };
-        limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
-    }
-}
+use spop_proto::Event;
+use spop_proto::driver::Notice;
+use spop_proto::server::{Warning, Warnings};
 
 /// A tracing event, or nothing without the feature.
 macro_rules! event {
@@ -54,3 +24,31 @@ macro_rules! warning {
 }
 
 pub(crate) use {event, warning};
+
+/// Tells what a connection has to say. Names and sizes, never values of a request.
+pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
+    match notice {
+        Notice::Failure(failure) => {
+            warning!(warnings, Warning::Handler, now, %failure, "no answer: HAProxy got the fallback");
+        }
+        Notice::Error(error) => {
+            warning!(warnings, Warning::Protocol, now, %error, status = %error.status(), "refused");
+        }
+        Notice::Event(Event::Hello(info)) => event!(
+            debug,
+            offered = %info.offered(),
+            announced = %info.capabilities(),
+            max_frame_size = info.max_frame_size(),
+            engine_id = %info.engine_id().unwrap_or_default().escape_ascii(),
+            "handshake done"
+        ),
+        Notice::Event(Event::Abandoned { stream_id, frame_id, by }) => {
+            event!(debug, stream_id, frame_id, ?by, "fragmented payload given up");
+        }
+        Notice::Event(Event::HealthCheck { healthy }) => event!(debug, healthy, "health check"),
+        Notice::Event(Event::Disconnected { status }) => {
+            event!(debug, %status, "HAProxy said goodbye");
+        }
+        _ => {}
+    }
+}

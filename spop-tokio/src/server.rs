@@ -7,16 +7,16 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use spop_proto::handler::Dispatch;
-use spop_proto::server::AcceptBackoff;
-use spop_proto::{AgentConnection, CloseReason, Endpoint, Health, HealthState, Peer, Report};
+use spop_proto::server::{AcceptBackoff, Closed, Warning};
+use spop_proto::{AgentConnection, Endpoint, Health, HealthState, Peer, Report};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use crate::agent::Agent;
-use crate::connection::{self, Closed};
+use crate::connection;
 use crate::listener::Listener;
-use crate::log::{Kind, event, warning};
+use crate::log::{event, warning};
 
 /// An agent with its listener. Connections made before [`run`](Self::run) wait in the backlog.
 #[must_use = "a server accepts nothing until it runs"]
@@ -131,37 +131,37 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
                     self.backoff.succeeded();
                     self.admit(stream, peer);
                 }
-                Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    let wait = self.backoff.failed();
-                    warning!(
-                        self.agent.warnings, Kind::Accept, connection::now(),
-                        %error, retry_in = ?wait, "cannot accept"
-                    );
-                    pause.set(Some(sleep(wait)));
+                    if let Some(wait) = self.backoff.failed(error.kind()) {
+                        warning!(
+                            self.agent.warnings, Warning::Accept, connection::now(),
+                            %error, retry_in = ?wait, "cannot accept"
+                        );
+                        pause.set(Some(sleep(wait)));
+                    }
                 }
             }
         }
     }
 
     fn admit(&mut self, stream: L::Stream, peer: Peer) {
-        let now = connection::now();
         let agent = &self.agent;
         let limit = agent.config.current_limits().max_connections();
         let over_limit = self.connections.tasks.len() >= limit;
         if over_limit {
-            warning!(agent.warnings, Kind::Limit, now, %peer, limit, "too many connections");
+            let now = connection::now();
+            warning!(agent.warnings, Warning::Connections, now, %peer, limit, "too many connections");
         }
-        self.connections.report.connections += 1;
+        self.connections.report.accepted();
         let config = agent.config.clone();
-        let conn = match over_limit {
+        let begin = move |now| match over_limit {
             false => AgentConnection::new(config, peer, now),
             true => AgentConnection::over_limit(config, peer, now),
         };
         let (dispatch, warnings) = (Arc::clone(&agent.dispatch), Arc::clone(&agent.warnings));
         // Made before the server leaves, it hears of that whenever it is polled first.
         let stop = Some(Box::pin(Arc::clone(&self.leave).notified_owned()));
-        let serving = connection::serve(stream, conn, dispatch, warnings, stop);
+        let serving = connection::serve(stream, begin, dispatch, warnings, stop);
         #[cfg(feature = "tracing")]
         let serving =
             tracing::Instrument::instrument(serving, tracing::debug_span!("connection", %peer));
@@ -183,20 +183,11 @@ impl Connections {
         }
     }
 
-    fn count(&mut self, ended: Result<Closed, JoinError>, draining: bool) {
-        let Ok(closed) = ended else {
-            event!(error, "a connection's task panicked: please report this");
-            return;
-        };
-        let report = &mut self.report;
-        report.stats += &closed.stats;
-        match closed.reason {
-            CloseReason::HealthCheck => report.health_checks += 1,
-            CloseReason::ConnectionLimit => report.refused += 1,
-            CloseReason::Protocol(_) => report.protocol_errors += 1,
-            CloseReason::Cut { .. } => report.cut += 1,
-            _ if draining => report.drained += 1,
-            _ => {}
+    fn count(&mut self, ended: Result<Closed, JoinError>, stopping: bool) {
+        if let Ok(closed) = &ended {
+            self.report.ended(closed, stopping);
+        } else {
+            event!(error, "the task of a connection panicked: please report this");
         }
     }
 }
@@ -205,10 +196,4 @@ async fn until(sleep: Pin<&mut Option<tokio::time::Sleep>>) {
     if let Some(sleep) = sleep.as_pin_mut() {
         sleep.await;
     }
-}
-
-/// The client was gone before it was accepted.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

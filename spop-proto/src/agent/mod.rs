@@ -312,7 +312,7 @@ impl AgentConnection {
 
     /// Answers owed: NOTIFYs that were deferred.
     #[must_use]
-    pub const fn in_flight(&self) -> u32 {
+    pub fn in_flight(&self) -> u32 {
         self.core.tx.in_flight.len()
     }
 

@@ -1,0 +1,219 @@
+//! What the drivers of all asynchronous runtimes have in common: the turn of a connection, without
+//! the I/O in it.
+
+use core::future::Future;
+use core::task::Context;
+use std::time::Instant;
+
+use crate::agent::{AgentConnection, Event, Interest};
+use crate::error::ProtocolError;
+use crate::handler::{Exchange, HandlerError, Turn};
+use crate::server::Closed;
+use crate::tasks::{Failure, Tasks};
+use crate::{Ack, CloseReason, Notify};
+
+/// Something for the log.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// An event that asks for nothing.
+    Event(&'a Event<'a>),
+    /// A handler gave no answer; HAProxy got the fallback.
+    Failure(Failure),
+    /// The peer broke the protocol or a time limit; the connection is closing.
+    Error(ProtocolError),
+}
+
+/// A connection and the futures of its handlers.
+///
+/// A turn of the driver is: [`poll_answers`](Self::poll_answers), one read and
+/// [`receive`](Self::receive), [`after_read`](Self::after_read), one write, then the deadline; what
+/// to do of that says [`interest`](Self::interest). `spop-tokio` is a driver of some fifty lines.
+#[derive(Debug)]
+pub struct Driver<F> {
+    conn: AgentConnection,
+    tasks: Tasks<F>,
+    leaving: bool,
+}
+
+impl<F> Driver<F> {
+    /// Drives that connection.
+    #[must_use]
+    pub fn new(conn: AgentConnection) -> Self {
+        Self { conn, tasks: Tasks::default(), leaving: false }
+    }
+
+    /// What to wait for. See [`AgentConnection::interest`].
+    #[must_use]
+    pub fn interest(&self) -> Interest {
+        self.conn.interest()
+    }
+
+    /// What to write. See [`AgentConnection::transmit`].
+    #[must_use]
+    pub fn transmit(&self) -> &[u8] {
+        self.conn.transmit()
+    }
+
+    /// That much of it was written.
+    pub fn transmitted(&mut self, bytes: usize) {
+        self.conn.transmitted(bytes);
+    }
+
+    /// The stream ended, or reading failed: a reset is as ordinary an end as any, HAProxy >= 3.1
+    /// closes with one.
+    pub fn read_ended(&mut self, now: Instant) {
+        self.conn.peer_closed(now);
+    }
+
+    /// Writing failed: the output is lost, whatever it was.
+    pub fn write_failed(&mut self, now: Instant) {
+        self.conn.peer_closed(now);
+        let lost = self.conn.transmit().len();
+        self.conn.transmitted(lost);
+    }
+
+    /// Asks the connection to leave, as soon as what has already arrived is answered.
+    pub const fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// To be called after the read of a turn: `idle` says that there was nothing to read, or that
+    /// the driver has read for long enough.
+    pub fn after_read(&mut self, idle: bool, now: Instant) {
+        if self.leaving && idle {
+            self.leaving = false;
+            self.conn.shutdown(now);
+        }
+    }
+
+    /// Does what is due at the deadline of [`interest`](Self::interest).
+    pub fn handle_timeout(&mut self, now: Instant, log: &mut impl FnMut(Notice<'_>)) {
+        if let Err(error) = self.conn.handle_timeout(now) {
+            log(Notice::Error(error));
+        }
+        self.tasks.cancel_stale(&self.conn);
+        if self.conn.buffered() == 0 {
+            self.tasks.trim();
+        }
+    }
+
+    /// How the connection ended. Futures that are left are dropped.
+    #[must_use]
+    pub fn finish(self) -> Closed {
+        drop(self.tasks);
+        let reason = self.conn.close_reason().cloned().unwrap_or(CloseReason::PeerClosed);
+        Closed { reason, stats: *self.conn.stats() }
+    }
+}
+
+impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
+    /// Takes the answers of futures that were woken.
+    #[inline]
+    pub fn poll_answers(
+        &mut self,
+        context: &Context<'_>,
+        now: Instant,
+        log: &mut impl FnMut(Notice<'_>),
+    ) {
+        self.tasks.poll(&mut self.conn, context, now, |failure| log(Notice::Failure(failure)));
+    }
+
+    /// Takes what was read, all of it, and has each NOTIFY in it served.
+    pub fn receive(
+        &mut self,
+        mut input: &[u8],
+        context: &Context<'_>,
+        now: Instant,
+        mut serve: impl FnMut(Notify<'_>, &mut Ack<'_>, &mut dyn FnMut() -> Exchange) -> Turn<F>,
+        log: &mut impl FnMut(Notice<'_>),
+    ) {
+        loop {
+            match self.conn.receive(&mut input, now) {
+                Ok(Some(Event::Notify(notify, ack))) => {
+                    if let Err(failure) = self.tasks.start(notify, ack, context, &mut serve) {
+                        log(Notice::Failure(failure));
+                    }
+                }
+                Ok(Some(event)) => log(Notice::Event(&event)),
+                Ok(None) => return,
+                Err(error) => log(Notice::Error(error)),
+            }
+        }
+    }
+}
+
+/// When to set a timer: a deadline that moves away, as most do with every frame, costs nothing until
+/// the time that was set has passed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LazyTimer {
+    set: Option<Instant>,
+}
+
+/// What to do about a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a driver has to know all of them")]
+pub enum TimerStep {
+    /// There is none.
+    Off,
+    /// It has come.
+    Due,
+    /// Set the timer to that time and wait for it.
+    Set(Instant),
+    /// Wait for the timer as it is.
+    Wait,
+}
+
+impl LazyTimer {
+    /// What to do about `deadline`.
+    pub fn step(&mut self, deadline: Option<Instant>, now: Instant) -> TimerStep {
+        let Some(deadline) = deadline else { return TimerStep::Off };
+        if deadline <= now {
+            return TimerStep::Due;
+        }
+        if self.set.is_some_and(|set| set <= deadline) {
+            return TimerStep::Wait;
+        }
+        self.set = Some(deadline);
+        TimerStep::Set(deadline)
+    }
+
+    /// The timer went off; returns the step to take now.
+    pub fn fired(&mut self, deadline: Option<Instant>) -> TimerStep {
+        let fired = self.set.take();
+        match deadline {
+            None => TimerStep::Off,
+            // The clock of the timer may be ahead of the `now` of the turn.
+            Some(deadline) if fired.is_some_and(|fired| fired >= deadline) => TimerStep::Due,
+            Some(deadline) => {
+                self.set = Some(deadline);
+                TimerStep::Set(deadline)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a first instant to count from")]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_timer_is_set_only_when_a_deadline_comes_nearer() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timer = LazyTimer::default();
+        assert_eq!(timer.step(None, at(0)), TimerStep::Off);
+        assert_eq!(timer.step(Some(at(10)), at(0)), TimerStep::Set(at(10)));
+        assert_eq!(timer.step(Some(at(12)), at(1)), TimerStep::Wait);
+        assert_eq!(timer.step(Some(at(5)), at(1)), TimerStep::Set(at(5)));
+        assert_eq!(timer.step(Some(at(12)), at(2)), TimerStep::Wait);
+        // It goes off at 5, and the deadline has moved away meanwhile.
+        assert_eq!(timer.fired(Some(at(12))), TimerStep::Set(at(12)));
+        assert_eq!(timer.fired(Some(at(12))), TimerStep::Due);
+        assert_eq!(timer.step(Some(at(12)), at(12)), TimerStep::Due);
+        assert_eq!(timer.step(Some(at(20)), at(12)), TimerStep::Set(at(20)));
+        assert_eq!(timer.fired(None), TimerStep::Off);
+    }
+}
