@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use thiserror::Error;
 
+use crate::handler::Exchange;
 use crate::inflight::{Ids, Key};
+use crate::request::Notify;
+use crate::tasks::Failure;
 use crate::tx::{Cause, Tx};
 use crate::vars::{NameError, Var, check_name};
 use crate::wire::{Action, FrameStart, Scope, Value, encode_set_var, encode_unset_var};
@@ -152,16 +155,52 @@ impl<'a> Ack<'a> {
         Ticket { connection: self.connection, key }
     }
 
-    /// Adds actions that were encoded, and checked, elsewhere.
-    pub(crate) fn append(&mut self, actions: &[u8]) -> Result<(), SetError> {
-        self.extend(actions.len(), |out| out.extend_from_slice(actions))
+    /// Takes the NOTIFY away from its connection: the exchange is answered elsewhere, on another
+    /// thread for instance (see [`Pad`](crate::driver::Pad)), and the ticket gives it its
+    /// [`Ack`] again. `spare` is an exchange that is done with, whose memory is used again.
+    #[must_use = "without the ticket only the deadline answers"]
+    pub fn detach(self, notify: Notify<'_>, spare: Option<Exchange>) -> (Ticket, Exchange) {
+        let exchange = Exchange::new(&notify, self.bounds(), spare);
+        (self.defer(), exchange)
+    }
+
+    /// Sends the answer that an exchange holds.
+    ///
+    /// # Errors
+    /// When the exchange is that of another NOTIFY, or does not fit; the fallback is sent then.
+    pub fn answer_with(mut self, exchange: &Exchange) -> Result<(), Failure> {
+        let failure = if exchange.is_of(self.ids, self.connection) {
+            let actions = exchange.actions();
+            match self.extend(actions.len(), |out| out.extend_from_slice(actions)) {
+                Ok(()) => {
+                    self.commit();
+                    return Ok(());
+                }
+                Err(error) => Failure::Error(error.into()),
+            }
+        } else {
+            Failure::WrongExchange
+        };
+        self.fall_back(failure.cause());
+        Err(failure)
+    }
+
+    /// Moves the actions to `out` and forgets the NOTIFY: this was never its connection.
+    pub(crate) fn move_actions(mut self, out: &mut Vec<u8>) {
+        self.done = true;
+        let start = self.actions_at;
+        out.clear();
+        out.extend_from_slice(self.tx.buffer().get(start..).unwrap_or_default());
+        self.tx.roll_back();
+        self.tx.close_entry(None);
     }
 
     /// What an exchange needs to check names and sizes away from the connection.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
-            actions: self.tx.ack_limit.saturating_sub(1 + 4 + 10 + 10),
+            ack_limit: self.tx.ack_limit,
             prefix: self.tx.config.prefix_len(),
+            connection: self.connection,
         }
     }
 
@@ -232,11 +271,22 @@ impl Drop for Ack<'_> {
     }
 }
 
-/// Room for actions, and the length of the variables' prefix where it is known.
+/// What holds for an answer away from its connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    pub(crate) actions: usize,
+    /// Largest length of an ACK's frame.
+    pub(crate) ack_limit: usize,
+    /// Length of the variables' prefix, where it is known.
     pub(crate) prefix: Option<usize>,
+    /// The connection it is of.
+    pub(crate) connection: u64,
+}
+
+impl Bounds {
+    /// Room for actions, whatever the ids in the header.
+    pub(crate) const fn actions(&self) -> usize {
+        self.ack_limit.saturating_sub(1 + 4 + 10 + 10)
+    }
 }
 
 /// A claim to answer a NOTIFY later, on the connection it came from. It cannot be copied; used up

@@ -3,14 +3,16 @@
 
 use core::future::Future;
 use core::task::Context;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::agent::{AgentConnection, Event, Interest};
 use crate::error::ProtocolError;
 use crate::handler::{Exchange, HandlerError, Turn};
 use crate::server::Closed;
-use crate::tasks::{Failure, Tasks};
-use crate::{Ack, CloseReason, Notify};
+use crate::tasks::{Failure, Tasks, panic_text};
+use crate::tx::Tx;
+use crate::{Ack, AgentConfig, CloseReason, Notify};
 
 /// Something for the log.
 #[derive(Debug)]
@@ -139,6 +141,45 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
                 Ok(None) => return,
                 Err(error) => log(Notice::Error(error)),
             }
+        }
+    }
+}
+
+/// A place to answer exchanges with a synchronous service, away from their connections: what a
+/// thread of a worker pool needs. Its memory is used again for each.
+#[derive(Debug)]
+pub struct Pad {
+    tx: Tx,
+}
+
+impl Pad {
+    /// A pad for exchanges of connections with that configuration.
+    #[must_use]
+    pub fn new(config: AgentConfig, now: Instant) -> Self {
+        Self { tx: Tx::new(config, now) }
+    }
+
+    /// Has `service` answer an exchange, which then holds the answer. The connection is not
+    /// touched: hand the exchange to [`Ack::answer_with`].
+    ///
+    /// # Errors
+    /// What the service failed with.
+    pub fn answer(
+        &mut self,
+        mut exchange: Exchange,
+        service: impl FnOnce(Notify<'_>, &mut Ack<'_>) -> Result<(), HandlerError>,
+    ) -> Result<Exchange, Failure> {
+        let bounds = *exchange.bounds();
+        self.tx.ack_limit = bounds.ack_limit;
+        let (notify, ids, actions) = exchange.parts();
+        let now = self.tx.active();
+        let mut ack = Ack::new(&mut self.tx, ids, None, bounds.connection, now);
+        let result = catch_unwind(AssertUnwindSafe(|| service(notify, &mut ack)));
+        ack.move_actions(actions);
+        match result {
+            Ok(Ok(())) => Ok(exchange),
+            Ok(Err(error)) => Err(Failure::Error(error)),
+            Err(panic) => Err(Failure::Panic(panic_text(&*panic))),
         }
     }
 }

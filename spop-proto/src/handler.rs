@@ -255,13 +255,13 @@ struct Owned {
 
 impl Exchange {
     /// Copies what a NOTIFY borrows.
-    pub(crate) fn new(notify: &Notify<'_>, ack: Bounds, spare: Option<Self>) -> Self {
+    pub(crate) fn new(notify: &Notify<'_>, bounds: Bounds, spare: Option<Self>) -> Self {
         let mut owned = match spare {
             Some(Self(mut owned)) => {
                 owned.payload.clear();
                 owned.actions.clear();
                 owned.ids = notify.ids();
-                owned.bounds = ack;
+                owned.bounds = bounds;
                 if !Arc::ptr_eq(&owned.info, notify.connection()) {
                     owned.info = Arc::clone(notify.connection());
                 }
@@ -272,7 +272,7 @@ impl Exchange {
                 actions: Vec::new(),
                 ids: notify.ids(),
                 info: Arc::clone(notify.connection()),
-                bounds: ack,
+                bounds,
             }),
         };
         owned.payload.extend_from_slice(notify.payload());
@@ -280,12 +280,22 @@ impl Exchange {
     }
 
     /// Whether this is the exchange of that NOTIFY.
-    pub(crate) fn is_of(&self, ids: Ids, info: &Arc<ConnectionInfo>) -> bool {
-        self.0.ids == ids && Arc::ptr_eq(&self.0.info, info)
+    pub(crate) fn is_of(&self, ids: Ids, connection: u64) -> bool {
+        self.0.ids == ids && self.0.bounds.connection == connection
     }
 
     pub(crate) fn actions(&self) -> &[u8] {
         &self.0.actions
+    }
+
+    pub(crate) const fn bounds(&self) -> &Bounds {
+        &self.0.bounds
+    }
+
+    /// The NOTIFY, and where its answer goes.
+    pub(crate) fn parts(&mut self) -> (Notify<'_>, Ids, &mut Vec<u8>) {
+        let Owned { payload, actions, ids, info, .. } = &mut *self.0;
+        (Notify::new(payload.as_slice(), *ids, info), *ids, actions)
     }
 
     /// Memory held.
@@ -393,7 +403,7 @@ impl Exchange {
     }
 
     fn add(&mut self, at_least: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SetError> {
-        let limit = self.0.bounds.actions;
+        let limit = self.0.bounds.actions();
         let before = self.0.actions.len();
         if at_least <= limit {
             write(&mut self.0.actions);

@@ -13,8 +13,6 @@ use std::time::Instant;
 use crate::ack::{Ack, Ticket};
 use crate::agent::AgentConnection;
 use crate::handler::{Exchange, HandlerError, Turn};
-use crate::inflight::Ids;
-use crate::info::ConnectionInfo;
 use crate::request::Notify;
 use crate::tx::Cause;
 
@@ -35,7 +33,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    const fn cause(&self) -> Cause {
+    pub(crate) const fn cause(&self) -> Cause {
         match self {
             Self::Error(_) => Cause::Error,
             Self::Panic(_) => Cause::Panic,
@@ -98,7 +96,7 @@ struct Parking<F> {
 struct Slot<F> {
     future: Pin<Box<Option<F>>>,
     /// What it answers; `None` while the slot is free.
-    owed: Option<(Ticket, Ids)>,
+    owed: Option<Ticket>,
     flag: Arc<Flag>,
     waker: Waker,
 }
@@ -179,7 +177,7 @@ impl<F> Tasks<F> {
     pub fn cancel_stale(&mut self, conn: &AgentConnection) {
         let Some(parking) = self.parking.as_deref_mut() else { return };
         for (at, slot) in parking.slots.iter_mut().enumerate() {
-            if slot.owed.as_ref().is_some_and(|(ticket, _)| !conn.owes(ticket)) {
+            if slot.owed.as_ref().is_some_and(|ticket| !conn.owes(ticket)) {
                 slot.owed = None;
                 slot.clear();
                 parking.free.push(at);
@@ -216,7 +214,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
             }
             Ok(Turn::Later(future)) => {
                 let parking = self.parking.get_or_insert_default();
-                return parking.first_poll(notify, ack, context, future);
+                return parking.first_poll(ack, context, future);
             }
             Ok(Turn::Done(Err(error))) => Failure::Error(error),
             Err(panic) => Failure::Panic(panic_text(&*panic)),
@@ -252,18 +250,16 @@ impl<F> Parking<F> {
 impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
     fn first_poll(
         &mut self,
-        notify: Notify<'_>,
         ack: Ack<'_>,
         context: &Context<'_>,
         future: F,
     ) -> Result<(), Failure> {
-        let ids = notify.ids();
         let at = self.place(future);
         let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
         slot.flag.woken.store(false, Ordering::Release);
         match slot.poll() {
             Poll::Pending => {
-                slot.owed = Some((ack.defer(), ids));
+                slot.owed = Some(ack.defer());
                 self.shared.register(context);
                 // It may have been woken while there was nobody to wake in turn.
                 if self.shared.woken.load(Ordering::Acquire) {
@@ -273,7 +269,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
             }
             Poll::Ready(result) => {
                 self.free.push(at);
-                self.settle(result, ack, ids, notify.connection())
+                self.settle(result, ack)
             }
         }
     }
@@ -322,11 +318,10 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
             return Ok(());
         }
         let Poll::Ready(result) = slot.poll() else { return Ok(()) };
-        let Some((ticket, ids)) = slot.owed.take() else { return Ok(()) };
+        let Some(ticket) = slot.owed.take() else { return Ok(()) };
         self.free.push(at);
-        let info = Arc::clone(conn.info());
         match conn.answer(ticket, now) {
-            Ok(ack) => self.settle(result, ack, ids, &info),
+            Ok(ack) => self.settle(result, ack),
             // Too late: the deadline has answered, or HAProxy has asked anew.
             Err(_) => {
                 if let Ok(Ok(exchange)) = result {
@@ -341,23 +336,14 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
     fn settle(
         &mut self,
         result: Result<Result<Exchange, HandlerError>, Failure>,
-        mut ack: Ack<'_>,
-        ids: Ids,
-        info: &Arc<ConnectionInfo>,
+        ack: Ack<'_>,
     ) -> Result<(), Failure> {
         let failure = match result {
-            Ok(Ok(exchange)) if exchange.is_of(ids, info) => {
-                let fits = ack.append(exchange.actions());
+            Ok(Ok(exchange)) => {
+                let sent = ack.answer_with(&exchange);
                 self.keep(exchange);
-                match fits {
-                    Ok(()) => {
-                        ack.commit();
-                        return Ok(());
-                    }
-                    Err(error) => Failure::Error(error.into()),
-                }
+                return sent;
             }
-            Ok(Ok(_)) => Failure::WrongExchange,
             Ok(Err(error)) => Failure::Error(error),
             Err(failure) => failure,
         };
@@ -399,7 +385,7 @@ impl<F> Slot<F> {
     }
 }
 
-fn panic_text(panic: &(dyn core::any::Any + Send)) -> Box<str> {
+pub(crate) fn panic_text(panic: &(dyn core::any::Any + Send)) -> Box<str> {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("(no text)")
