@@ -38,6 +38,8 @@ pub struct Ack<'a> {
     connection: u64,
     now: Instant,
     done: bool,
+    /// An action was refused because it did not fit.
+    refused: bool,
 }
 
 impl<'a> Ack<'a> {
@@ -53,7 +55,7 @@ impl<'a> Ack<'a> {
         }
         let frame = tx.begin_ack(ids);
         let actions_at = tx.buffer().len();
-        Self { tx, frame, actions_at, ids, key, connection, now, done: false }
+        Self { tx, frame, actions_at, ids, key, connection, now, done: false, refused: false }
     }
 
     /// Sets a variable. HAProxy puts the scope and its `var-prefix` in front of the name.
@@ -121,13 +123,13 @@ impl<'a> Ack<'a> {
 
     /// How many bytes of actions there are.
     #[must_use]
-    pub fn len(&mut self) -> usize {
-        self.tx.buffer().len() - self.actions_at
+    pub fn len(&self) -> usize {
+        self.tx.written().len() - self.actions_at
     }
 
     /// Whether there are no actions.
     #[must_use]
-    pub fn is_empty(&mut self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -171,6 +173,7 @@ impl<'a> Ack<'a> {
     pub fn answer_with(mut self, exchange: &Exchange) -> Result<(), Failure> {
         let failure = if exchange.is_of(self.ids, self.connection) {
             let actions = exchange.actions();
+            self.refused |= exchange.refused();
             match self.extend(actions.len(), |out| out.extend_from_slice(actions)) {
                 Ok(()) => {
                     self.commit();
@@ -181,13 +184,20 @@ impl<'a> Ack<'a> {
         } else {
             Failure::WrongExchange
         };
-        self.fall_back(failure.cause());
+        self.fail(&failure);
         Err(failure)
     }
 
+    /// Sends the fallback answer for what a handler failed with.
+    pub fn fail(mut self, failure: &Failure) {
+        self.refused |= failure.is_too_big();
+        self.send_fallback(failure.cause());
+    }
+
     /// Moves the actions to `out` and forgets the NOTIFY: this was never its connection.
-    pub(crate) fn move_actions(mut self, out: &mut Vec<u8>) {
+    pub(crate) fn move_actions(mut self, out: &mut Vec<u8>, refused: &mut bool) {
         self.done = true;
+        *refused = self.refused;
         let start = self.actions_at;
         out.clear();
         out.extend_from_slice(self.tx.buffer().get(start..).unwrap_or_default());
@@ -237,7 +247,7 @@ impl<'a> Ack<'a> {
 
     #[cold]
     const fn too_big(&mut self) -> SetError {
-        self.tx.stats.too_big += 1;
+        self.refused = true;
         SetError::TooBig { limit: self.tx.ack_limit }
     }
 
@@ -247,6 +257,7 @@ impl<'a> Ack<'a> {
         self.tx.commit(self.frame, self.now);
         self.tx.close_entry(self.key);
         self.tx.stats.answered += 1;
+        self.tx.stats.too_big += u64::from(self.refused);
     }
 
     fn send_fallback(&mut self, cause: Cause) {
@@ -254,6 +265,7 @@ impl<'a> Ack<'a> {
         self.tx.roll_back();
         self.tx.close_entry(self.key);
         self.tx.fall_back(self.ids, cause, self.now);
+        self.tx.stats.too_big += u64::from(self.refused);
     }
 }
 

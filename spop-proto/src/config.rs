@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::server::Health;
+use crate::server::{Health, HealthState, LameDuck};
 use crate::vars::{NameError, check_name, check_prefix};
 use crate::wire::{Action, Actions};
 
@@ -44,6 +44,7 @@ struct Inner {
     fallback: Box<[u8]>,
     limits: Limits,
     health: Health,
+    lame_duck: LameDuck,
 }
 
 impl Default for Inner {
@@ -56,6 +57,7 @@ impl Default for Inner {
             fallback: Box::default(),
             limits: Limits::default(),
             health: Health::default(),
+            lame_duck: LameDuck::default(),
         }
     }
 }
@@ -159,6 +161,20 @@ impl AgentConfig {
     #[must_use]
     pub fn current_limits(&self) -> &Limits {
         &self.inner.limits
+    }
+
+    /// The configuration for one server, and the switch that makes this server a lame duck: its
+    /// health checks fail from then on, those of others with the same configuration do not.
+    #[must_use]
+    pub fn for_server(&self) -> (Self, LameDuck) {
+        let lame_duck = LameDuck::default();
+        let switch = lame_duck.clone();
+        (self.clone().with(|inner| inner.lame_duck = lame_duck), switch)
+    }
+
+    /// Whether a health check is to succeed.
+    pub(crate) fn is_well(&self) -> bool {
+        self.inner.health.get() == HealthState::Ready && !self.inner.lame_duck.is_set()
     }
 
     pub(crate) fn own_max_frame_size(&self) -> u32 {
@@ -360,10 +376,18 @@ impl Limits {
         self
     }
 
-    /// The limit set by [`connections`](Self::connections): the adapters ask for it.
+    // What the adapters ask for.
+
+    /// The limit set by [`connections`](Self::connections).
     #[must_use]
     pub const fn max_connections(&self) -> usize {
         self.connections.get()
+    }
+
+    /// The longest that a connection takes to leave: its drain, its goodbye, and a second for both.
+    #[must_use]
+    pub const fn longest_drain(&self) -> Duration {
+        self.drain.saturating_add(self.close).saturating_add(Duration::from_secs(1))
     }
 }
 
@@ -441,8 +465,8 @@ mod tests {
     fn clones_share_the_health_switch() {
         let config = AgentConfig::new();
         let health = config.health();
-        health.set(crate::HealthState::NotReady);
+        health.set(HealthState::NotReady);
         let changed = config.pipelining(false);
-        assert_eq!(changed.health().get(), crate::HealthState::NotReady);
+        assert_eq!(changed.health().get(), HealthState::NotReady);
     }
 }

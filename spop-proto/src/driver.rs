@@ -4,7 +4,7 @@
 use core::future::Future;
 use core::task::Context;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::agent::{AgentConnection, Event, Interest};
 use crate::error::ProtocolError;
@@ -12,7 +12,7 @@ use crate::handler::{Exchange, HandlerError, Turn};
 use crate::server::Closed;
 use crate::tasks::{Failure, Tasks, panic_text};
 use crate::tx::Tx;
-use crate::{Ack, AgentConfig, CloseReason, Notify};
+use crate::{Ack, AgentConfig, Notify};
 
 /// Something for the log.
 #[derive(Debug)]
@@ -35,20 +35,37 @@ pub enum Notice<'a> {
 pub struct Driver<F> {
     conn: AgentConnection,
     tasks: Tasks<F>,
-    leaving: bool,
+    leaving: Leaving,
+}
+
+/// How long a connection that is to leave must have had nothing to read. A runtime tells of a stop
+/// and of input in no order: what has arrived before the stop may be seen a moment after it.
+const QUIET: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    No,
+    /// As soon as there is nothing to read.
+    Asked,
+    /// There is nothing to read; then, if that does not change.
+    At(Instant),
 }
 
 impl<F> Driver<F> {
     /// Drives that connection.
     #[must_use]
     pub fn new(conn: AgentConnection) -> Self {
-        Self { conn, tasks: Tasks::default(), leaving: false }
+        Self { conn, tasks: Tasks::default(), leaving: Leaving::No }
     }
 
     /// What to wait for. See [`AgentConnection::interest`].
     #[must_use]
     pub fn interest(&self) -> Interest {
-        self.conn.interest()
+        let mut want = self.conn.interest();
+        if let Leaving::At(time) = self.leaving {
+            want.deadline = Some(want.deadline.map_or(time, |deadline| deadline.min(time)));
+        }
+        want
     }
 
     /// What to write. See [`AgentConnection::transmit`].
@@ -77,16 +94,23 @@ impl<F> Driver<F> {
 
     /// Asks the connection to leave, as soon as what has already arrived is answered.
     pub const fn leave(&mut self) {
-        self.leaving = true;
+        self.leaving = Leaving::Asked;
     }
 
-    /// To be called after the read of a turn: `idle` says that there was nothing to read, or that
-    /// the driver has read for long enough.
-    pub fn after_read(&mut self, idle: bool, now: Instant) {
-        if self.leaving && idle {
-            self.leaving = false;
-            self.conn.shutdown(now);
-        }
+    /// To be called after the read of a turn, which found something or not. `last` says that this
+    /// is the last turn before others have theirs: a peer that always has something to say is not
+    /// listened to for ever.
+    pub fn after_read(&mut self, read: bool, last: bool, now: Instant) {
+        self.leaving = match self.leaving {
+            Leaving::No => return,
+            Leaving::Asked if !read => now.checked_add(QUIET).map_or(Leaving::Asked, Leaving::At),
+            Leaving::At(time) if !read && now < time => return,
+            Leaving::Asked | Leaving::At(_) if read && !last => Leaving::Asked,
+            Leaving::Asked | Leaving::At(_) => {
+                self.conn.shutdown(now);
+                Leaving::No
+            }
+        };
     }
 
     /// Does what is due at the deadline of [`interest`](Self::interest).
@@ -104,8 +128,7 @@ impl<F> Driver<F> {
     #[must_use]
     pub fn finish(self) -> Closed {
         drop(self.tasks);
-        let reason = self.conn.close_reason().cloned().unwrap_or(CloseReason::PeerClosed);
-        Closed { reason, stats: *self.conn.stats() }
+        Closed::new(self.conn.close_reason().cloned(), *self.conn.stats())
     }
 }
 
@@ -118,7 +141,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
         now: Instant,
         log: &mut impl FnMut(Notice<'_>),
     ) {
-        self.tasks.poll(&mut self.conn, context, now, |failure| log(Notice::Failure(failure)));
+        self.tasks.poll(&mut self.conn, context, now, |failure| tell(log, failure));
     }
 
     /// Takes what was read, all of it, and has each NOTIFY in it served.
@@ -134,14 +157,25 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
             match self.conn.receive(&mut input, now) {
                 Ok(Some(Event::Notify(notify, ack))) => {
                     if let Err(failure) = self.tasks.start(notify, ack, context, &mut serve) {
-                        log(Notice::Failure(failure));
+                        tell(log, failure);
                     }
                 }
                 Ok(Some(event)) => log(Notice::Event(&event)),
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(error) => log(Notice::Error(error)),
             }
         }
+        // HAProxy may have asked anew with the same ids, or said goodbye.
+        if self.tasks.parked() > usize::try_from(self.conn.in_flight()).unwrap_or(usize::MAX) {
+            self.tasks.cancel_stale(&self.conn);
+        }
+    }
+}
+
+/// An error's text is the user's code, and no reason for a connection to end either.
+fn tell(log: &mut impl FnMut(Notice<'_>), failure: Failure) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| log(Notice::Failure(failure)))) {
+        let _ = panic_text(panic);
     }
 }
 
@@ -171,15 +205,15 @@ impl Pad {
     ) -> Result<Exchange, Failure> {
         let bounds = *exchange.bounds();
         self.tx.ack_limit = bounds.ack_limit;
-        let (notify, ids, actions) = exchange.parts();
+        let (notify, ids, actions, refused) = exchange.parts();
         let now = self.tx.active();
         let mut ack = Ack::new(&mut self.tx, ids, None, bounds.connection, now);
         let result = catch_unwind(AssertUnwindSafe(|| service(notify, &mut ack)));
-        ack.move_actions(actions);
+        ack.move_actions(actions, refused);
         match result {
             Ok(Ok(())) => Ok(exchange),
             Ok(Err(error)) => Err(Failure::Error(error)),
-            Err(panic) => Err(Failure::Panic(panic_text(&*panic))),
+            Err(panic) => Err(Failure::Panic(panic_text(panic))),
         }
     }
 }
@@ -238,7 +272,6 @@ impl LazyTimer {
 #[expect(clippy::disallowed_methods, reason = "a first instant to count from")]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_timer_is_set_only_when_a_deadline_comes_nearer() {

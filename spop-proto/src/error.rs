@@ -9,7 +9,8 @@ use crate::wire::{DecodeError, FrameType};
 
 /// Why a connection had to be ended: what the peer did, or failed to do.
 ///
-/// The matching DISCONNECT is already in the output when one of these is returned.
+/// The matching DISCONNECT is already in the output when one of these is returned; only a peer that
+/// takes no output gets none.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -215,8 +216,6 @@ pub enum Waiting {
     Frame,
     /// The peer to take output.
     Write,
-    /// Anything at all: the connection was idle.
-    Idle,
 }
 
 impl fmt::Display for Waiting {
@@ -225,7 +224,6 @@ impl fmt::Display for Waiting {
             Self::Hello => "no HELLO arrived",
             Self::Frame => "a frame was begun and not finished",
             Self::Write => "the peer takes no output",
-            Self::Idle => "nothing was exchanged",
         })
     }
 }

@@ -251,6 +251,8 @@ struct Owned {
     ids: Ids,
     info: Arc<ConnectionInfo>,
     bounds: Bounds,
+    /// An action was refused because it did not fit.
+    refused: bool,
 }
 
 impl Exchange {
@@ -262,6 +264,7 @@ impl Exchange {
                 owned.actions.clear();
                 owned.ids = notify.ids();
                 owned.bounds = bounds;
+                owned.refused = false;
                 if !Arc::ptr_eq(&owned.info, notify.connection()) {
                     owned.info = Arc::clone(notify.connection());
                 }
@@ -273,6 +276,7 @@ impl Exchange {
                 ids: notify.ids(),
                 info: Arc::clone(notify.connection()),
                 bounds,
+                refused: false,
             }),
         };
         owned.payload.extend_from_slice(notify.payload());
@@ -288,14 +292,18 @@ impl Exchange {
         &self.0.actions
     }
 
+    pub(crate) const fn refused(&self) -> bool {
+        self.0.refused
+    }
+
     pub(crate) const fn bounds(&self) -> &Bounds {
         &self.0.bounds
     }
 
     /// The NOTIFY, and where its answer goes.
-    pub(crate) fn parts(&mut self) -> (Notify<'_>, Ids, &mut Vec<u8>) {
-        let Owned { payload, actions, ids, info, .. } = &mut *self.0;
-        (Notify::new(payload.as_slice(), *ids, info), *ids, actions)
+    pub(crate) fn parts(&mut self) -> (Notify<'_>, Ids, &mut Vec<u8>, &mut bool) {
+        let Owned { payload, actions, ids, info, refused, .. } = &mut *self.0;
+        (Notify::new(payload.as_slice(), *ids, info), *ids, actions, refused)
     }
 
     /// Memory held.
@@ -412,6 +420,7 @@ impl Exchange {
             }
             self.0.actions.truncate(before);
         }
-        Err(SetError::TooBig { limit })
+        self.0.refused = true;
+        Err(SetError::TooBig { limit: self.0.bounds.ack_limit })
     }
 }

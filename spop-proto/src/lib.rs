@@ -87,7 +87,7 @@ pub use request::{ArgError, FromValue, Mismatch, Notify};
 pub use server::{Health, HealthState, Report};
 pub use stats::ConnectionStats;
 pub use status::Status;
-pub use tasks::{Failure, Tasks, answer_inline};
+pub use tasks::{Failure, answer_inline};
 pub use tx::Cause;
 pub use vars::{NameError, Var};
 pub use wire::{

@@ -18,12 +18,12 @@ pub(crate) struct Rx {
     /// `kept[at..]` is input that was not handed out yet.
     kept: Vec<u8>,
     at: usize,
-    /// Length of the frame in `kept` that was handed out last, its length field included.
-    lent: usize,
     /// Place in the stream where the frame found last, or looked for, begins.
     offset: u64,
-    /// Bytes by which `offset` moves on when that frame is done with.
+    /// Length of the frame handed out last, its length field included; 0 once it is done with.
     current: usize,
+    /// Whether that frame lies in `kept`.
+    lent: bool,
     /// Whether bytes were kept that nobody has looked for a frame in.
     unseen: bool,
 }
@@ -53,7 +53,7 @@ impl Rx {
             self.unseen = false;
             return Ok(None);
         }
-        self.lent = whole;
+        self.lent = true;
         self.current = whole;
         Ok(Some(Located::Buffer))
     }
@@ -83,7 +83,7 @@ impl Rx {
         match located {
             Located::Input(frame) => frame,
             Located::Buffer => {
-                let frame = self.pending().get(LENGTH_BYTES..self.lent);
+                let frame = self.pending().get(LENGTH_BYTES..self.current);
                 frame.unwrap_or_default()
             }
         }
@@ -107,7 +107,7 @@ impl Rx {
 
     /// Whether bytes are kept that belong to no frame handed out so far.
     pub(crate) fn has_pending(&self) -> bool {
-        self.pending().len() > self.lent
+        self.pending().len() > if self.lent { self.current } else { 0 }
     }
 
     /// Whether bytes are kept that nobody has looked for a frame in.
@@ -150,8 +150,9 @@ impl Rx {
 
     /// Lets go of the frame handed out last.
     fn release(&mut self) {
-        self.at += self.lent;
-        self.lent = 0;
+        if core::mem::take(&mut self.lent) {
+            self.at += self.current;
+        }
         self.offset += self.current as u64;
         self.current = 0;
     }

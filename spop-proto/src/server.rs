@@ -1,7 +1,7 @@
 //! Policy around connections that every adapter needs: small state machines without I/O.
 
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,9 @@ pub enum HealthState {
 
 /// The switch behind health checks. Clones share it.
 ///
-/// To leave without losing a request: set [`HealthState::LameDuck`], wait until HAProxy has seen
-/// it (`inter` times `fall` of its `server` line), then stop.
+/// To leave without losing a request: set [`HealthState::LameDuck`], wait until HAProxy has seen it
+/// (`inter` times `fall` of its `server` line), then stop; or give the adapter's agent a lame-duck
+/// time, which does the same.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<AtomicU8>);
 
@@ -46,6 +47,22 @@ impl Health {
             1 => HealthState::NotReady,
             _ => HealthState::LameDuck,
         }
+    }
+}
+
+/// The switch that makes one server a lame duck, beside the [`Health`] of its configuration, which
+/// servers may share.
+#[derive(Clone, Debug, Default)]
+pub struct LameDuck(Arc<AtomicBool>);
+
+impl LameDuck {
+    /// From now on health checks of this server fail.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -171,6 +188,14 @@ pub struct Closed {
     pub stats: ConnectionStats,
 }
 
+impl Closed {
+    /// The end of a connection that gave that reason; without one the peer closed.
+    #[must_use]
+    pub fn new(reason: Option<CloseReason>, stats: ConnectionStats) -> Self {
+        Self { reason: reason.unwrap_or(CloseReason::PeerClosed), stats }
+    }
+}
+
 /// How a server ended, and what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -197,6 +222,11 @@ impl Report {
         self.connections += 1;
     }
 
+    /// A connection beyond the limit was dropped without a look at it.
+    pub const fn turned_away(&mut self) {
+        self.refused += 1;
+    }
+
     /// A connection ended; `stopping` says whether the server is draining.
     pub fn ended(&mut self, closed: &Closed, stopping: bool) {
         self.stats += &closed.stats;
@@ -205,7 +235,7 @@ impl Report {
             CloseReason::ConnectionLimit => self.refused += 1,
             CloseReason::Protocol(_) => self.protocol_errors += 1,
             CloseReason::Cut { .. } => self.cut += 1,
-            _ if stopping => self.drained += 1,
+            _ if stopping && closed.stats.abandoned == 0 => self.drained += 1,
             _ => {}
         }
     }

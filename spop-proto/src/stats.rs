@@ -39,7 +39,7 @@ stats! {
     shed,
     /// Answered with the fallback: nobody gave an answer (it was dropped or forgotten).
     unanswered,
-    /// Actions refused because they did not fit the ACK's frame.
+    /// Answers of which an action was refused because it did not fit the ACK's frame.
     too_big,
     /// Answers given up because HAProxy asked anew with the same ids.
     superseded,

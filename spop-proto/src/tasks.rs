@@ -1,5 +1,6 @@
 //! Futures of handlers, parked beside their connection.
 
+use core::any::Any;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Wake;
 use std::time::Instant;
 
-use crate::ack::{Ack, Ticket};
+use crate::ack::{Ack, SetError, Ticket};
 use crate::agent::AgentConnection;
 use crate::handler::{Exchange, HandlerError, Turn};
 use crate::request::Notify;
@@ -33,12 +34,22 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub(crate) const fn cause(&self) -> Cause {
+    /// What the fallback answer is counted under.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
         match self {
             Self::Error(_) => Cause::Error,
             Self::Panic(_) => Cause::Panic,
             Self::WrongExchange => Cause::Unanswered,
         }
+    }
+}
+
+impl Failure {
+    /// Whether it is that an action did not fit.
+    pub(crate) fn is_too_big(&self) -> bool {
+        let Self::Error(error) = self else { return false };
+        matches!(error.get_ref().downcast_ref(), Some(SetError::TooBig { .. }))
     }
 }
 
@@ -70,9 +81,9 @@ pub fn answer_inline(
             return Ok(());
         }
         Ok(Err(error)) => Failure::Error(error),
-        Err(panic) => Failure::Panic(panic_text(&*panic)),
+        Err(panic) => Failure::Panic(panic_text(panic)),
     };
-    ack.fall_back(failure.cause());
+    ack.fail(&failure);
     Err(failure)
 }
 
@@ -81,7 +92,7 @@ pub fn answer_inline(
 /// A future goes into a slot that is used again, and is polled at once: one that is ready never
 /// waits. The others are parked, and only those that were woken are polled. Dropping this cancels
 /// them all.
-pub struct Tasks<F> {
+pub(crate) struct Tasks<F> {
     /// Made for the first future: a service that answers inline never needs it.
     parking: Option<Box<Parking<F>>>,
 }
@@ -161,12 +172,12 @@ impl<F> fmt::Debug for Tasks<F> {
 impl<F> Tasks<F> {
     /// How many futures are parked.
     #[must_use]
-    pub fn parked(&self) -> usize {
+    pub(crate) fn parked(&self) -> usize {
         self.parking.as_deref().map_or(0, Parking::parked)
     }
 
     /// Gives back memory; to be called when the connection is idle.
-    pub fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         if self.parked() == 0 {
             self.parking = None;
         }
@@ -174,7 +185,7 @@ impl<F> Tasks<F> {
 
     /// Drops the futures whose answer nobody waits for any more: to be called after deadlines
     /// were handled.
-    pub fn cancel_stale(&mut self, conn: &AgentConnection) {
+    pub(crate) fn cancel_stale(&mut self, conn: &AgentConnection) {
         let Some(parking) = self.parking.as_deref_mut() else { return };
         for (at, slot) in parking.slots.iter_mut().enumerate() {
             if slot.owed.as_ref().is_some_and(|ticket| !conn.owes(ticket)) {
@@ -193,7 +204,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
     /// # Errors
     /// What the handler failed with; the fallback answer is on its way.
     #[inline]
-    pub fn start(
+    pub(crate) fn start(
         &mut self,
         notify: Notify<'_>,
         mut ack: Ack<'_>,
@@ -213,20 +224,22 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
                 return Ok(());
             }
             Ok(Turn::Later(future)) => {
+                // The answer is the exchange's, whether or not the future waits.
+                ack.clear();
                 let parking = self.parking.get_or_insert_default();
                 return parking.first_poll(ack, context, future);
             }
             Ok(Turn::Done(Err(error))) => Failure::Error(error),
-            Err(panic) => Failure::Panic(panic_text(&*panic)),
+            Err(panic) => Failure::Panic(panic_text(panic)),
         };
-        ack.fall_back(failure.cause());
+        ack.fail(&failure);
         Err(failure)
     }
 
     /// Polls the futures that were woken and hands their answers to the connection. `context` is
     /// woken when there is more to do. Failures go to `log`.
     #[inline]
-    pub fn poll(
+    pub(crate) fn poll(
         &mut self,
         conn: &mut AgentConnection,
         context: &Context<'_>,
@@ -238,6 +251,13 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
         {
             parking.poll(conn, context, now, log);
         }
+    }
+}
+
+/// One by one, each guarded: a second panic while the first unwinds would end the process.
+impl<F> Drop for Parking<F> {
+    fn drop(&mut self) {
+        self.slots.iter_mut().for_each(Slot::clear);
     }
 }
 
@@ -347,7 +367,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
             Ok(Err(error)) => Failure::Error(error),
             Err(failure) => failure,
         };
-        ack.fall_back(failure.cause());
+        ack.fail(&failure);
         Err(failure)
     }
 
@@ -371,7 +391,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Slot<F> {
         let result = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => Ok(result),
-            Err(panic) => Err(Failure::Panic(panic_text(&*panic))),
+            Err(panic) => Err(Failure::Panic(panic_text(panic))),
         };
         self.clear();
         Poll::Ready(result)
@@ -381,13 +401,24 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Slot<F> {
 impl<F> Slot<F> {
     /// Drops the future. A panic in its destructor is its own affair, not the connection's.
     fn clear(&mut self) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.future.set(None)));
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.future.set(None))) {
+            drop_quietly(panic);
+        }
     }
 }
 
-pub(crate) fn panic_text(panic: &(dyn core::any::Any + Send)) -> Box<str> {
+/// The text of a panic, which is then done with.
+pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> Box<str> {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)")
-        .into()
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = Box::from(text.unwrap_or("(no text)"));
+    drop_quietly(panic);
+    text
+}
+
+/// What a panic carries may itself panic when dropped; what that carries is leaked.
+fn drop_quietly(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        core::mem::forget(again);
+    }
 }

@@ -79,10 +79,14 @@ impl Tx {
         self.progressed |= bytes > 0;
         self.sent = self.sent.saturating_add(bytes).min(self.committed);
         if self.sent == self.committed {
-            self.out.drain(..self.sent);
-            self.sent = 0;
-            self.committed = 0;
             self.stall = None;
+        }
+        // Moved once half of it is gone: a peer that always leaves a little must not make the
+        // buffer grow by all that was ever sent, nor each write move all that is left.
+        if self.sent >= self.out.len() / 2 {
+            self.out.drain(..self.sent);
+            self.committed -= self.sent;
+            self.sent = 0;
         }
     }
 
@@ -196,6 +200,10 @@ impl Tx {
         self.open = None;
         let deadline = now.checked_add(self.config.current_limits().answer);
         self.in_flight.insert(ids, deadline)
+    }
+
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.out
     }
 
     pub(crate) const fn buffer(&mut self) -> &mut Vec<u8> {

@@ -154,7 +154,7 @@ fn an_ack_stays_below_the_offer() {
         let output = rig.take();
         assert_eq!(output.len() - 4, limit, "{offered}");
         assert_eq!(output, common::ack(1, &set_txn("a", &value)), "{offered}");
-        assert_eq!(rig.conn.stats().too_big, 2);
+        assert_eq!(rig.conn.stats().too_big, 1, "counts answers");
     }
 }
 
@@ -602,15 +602,131 @@ fn the_close_timeout_ends_what_haproxy_does_not() {
     let limits = Limits::new().close_timeout(ms(250)).unwrap();
     let mut rig = Rig::ready(with(limits));
     rig.conn.close(Status(500), "so long", rig.at(100));
-    assert_eq!(rig.conn.transmit(), agent_disconnect(500, "so long"));
+    assert_eq!(rig.take(), agent_disconnect(500, "so long"));
     assert_eq!(rig.deadline(), Some(350));
-    // Whether the goodbye was taken or not.
     assert_eq!(rig.timeout(349), Ok(()));
     assert!(!rig.conn.interest().done);
     assert_eq!(rig.timeout(350), Ok(()));
     assert!(rig.conn.interest().done);
     assert_eq!(rig.conn.transmit(), b"");
     assert_eq!(rig.conn.close_reason(), Some(&CloseReason::Closed { status: Status(500) }));
+}
+
+/// A connection that closes with answers still to be taken: the peer has the time to take them, as
+/// long as it goes on, and then the time to close.
+#[test]
+fn the_close_timeout_begins_when_everything_was_taken() {
+    let mut rig = Rig::ready(AgentConfig::new());
+    rig.feed(0, &notify(1)).unwrap();
+    let now = rig.at(0);
+    rig.conn.shutdown(now);
+    let all = rig.conn.transmit().len();
+    for second in 1..=20 {
+        rig.timeout(second * 1000).unwrap();
+        assert!(!rig.conn.interest().done, "{second} s");
+        rig.conn.transmitted(1);
+    }
+    let rest = rig.take();
+    assert_eq!(rest.len(), all - 20);
+    rig.timeout(21_000).unwrap();
+    assert!(!rig.conn.interest().done, "a second to close");
+    run_out(&mut rig, 21_000, 22_000);
+    assert!(rig.conn.interest().done);
+    assert_eq!(rig.conn.close_reason(), Some(&CloseReason::Drained));
+}
+
+/// But not for ever: the drain timeout bounds it, and the report knows.
+#[test]
+fn a_peer_that_takes_the_last_bytes_too_slowly_is_cut() {
+    let limits = Limits::new().drain_timeout(ms(5000)).unwrap();
+    let mut rig = Rig::ready(with(limits));
+    rig.feed(0, &notify(1)).unwrap();
+    let now = rig.at(0);
+    rig.conn.shutdown(now);
+    for second in 1..=4 {
+        rig.conn.transmitted(1);
+        rig.timeout(second * 1000).unwrap();
+    }
+    assert!(!rig.conn.interest().done);
+    rig.timeout(5000).unwrap();
+    assert!(rig.conn.interest().done);
+    assert_eq!(rig.conn.close_reason(), Some(&CloseReason::Cut { owed: 0 }));
+}
+
+/// A peer that always leaves a little of the output does not make its buffer grow.
+#[test]
+fn output_that_is_never_taken_whole_does_not_pile_up() {
+    let mut rig = Rig::ready(AgentConfig::new());
+    for n in 0..20_000 {
+        rig.feed(0, &notify(2 * n + 1)).unwrap();
+        let left = rig.conn.transmit().len();
+        rig.conn.transmitted(left - 1);
+    }
+    assert!(rig.conn.buffered() < 1000, "{}", rig.conn.buffered());
+}
+
+/// The time in which this side did not read is not the peer's.
+#[test]
+fn a_frame_is_not_timed_while_reading_has_to_wait() {
+    let limits = Limits::new().output(bytes(1));
+    let mut rig = Rig::ready(with(limits));
+    let ticket = rig.defer(0, &notify(1));
+    // Half a frame, and then output that keeps this side from reading the rest.
+    rig.feed(0, &notify(3)[..6]).unwrap();
+    let now = rig.at(1000);
+    rig.conn.answer(ticket, now).unwrap().commit();
+    assert!(!rig.conn.interest().read);
+    for second in 2..=9 {
+        rig.conn.transmitted(1);
+        rig.timeout(second * 1000).unwrap();
+    }
+    rig.timeout(10_000).unwrap();
+    assert_eq!(rig.conn.close_reason(), None, "nobody read");
+    rig.take();
+    // It has the whole time again, from when that was seen.
+    rig.timeout(20_000).unwrap();
+    assert_eq!(rig.timeout(30_000), Err(timeout(Waiting::Frame)), "now it is the peer's turn");
+}
+
+/// Past half of the drain nothing new is begun: it gets the fallback, so that the connection comes
+/// to a moment at which nothing is owed.
+#[test]
+fn a_busy_connection_drains_all_the_same() {
+    let limits = Limits::new().drain_timeout(ms(10_000)).unwrap();
+    let mut rig = Rig::ready(with(limits));
+    let mut owed = rig.defer(0, &notify(1));
+    let now = rig.at(0);
+    rig.conn.shutdown(now);
+    for second in 1..=4 {
+        // Always one that is owed before the last one is answered.
+        let next = rig.defer(second * 1000, &notify(2 * second + 1));
+        let now = rig.at(second * 1000);
+        rig.conn.answer(core::mem::replace(&mut owed, next), now).unwrap().commit();
+    }
+    assert_eq!(rig.feed(6000, &notify(99)), Ok(vec![]));
+    assert_eq!(rig.conn.stats().shed, 1);
+    let now = rig.at(6000);
+    rig.conn.answer(owed, now).unwrap().commit();
+    rig.feed(6000, b"").unwrap();
+    assert_eq!(rig.conn.close_reason(), Some(&CloseReason::Drained));
+}
+
+/// A driver that comes late, after a day of suspension for instance, does not catch up on trims.
+#[test]
+fn a_late_driver_does_not_go_round() {
+    let mut rig = Rig::ready(AgentConfig::new());
+    let limits_are_far = rig.defer(0, &notify(1));
+    let mut turns = 0;
+    let day = 24 * 3600 * 1000;
+    rig.take();
+    rig.timeout(day).unwrap();
+    while rig.deadline().is_some_and(|at| at <= day) {
+        rig.timeout(day).unwrap();
+        rig.take();
+        turns += 1;
+        assert!(turns < 5, "round and round");
+    }
+    drop(limits_are_far);
 }
 
 fn idle(time: u64) -> AgentConfig {

@@ -22,10 +22,11 @@ use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
 use common::*;
+use spop_proto::driver::{Driver, Notice};
 use spop_proto::handler::{Concurrent, HandlerFn};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Dispatch, Event, Exchange, HandlerError, Limits, Notify,
-    Scope, Tasks, Ticket, Var, answer_inline,
+    Scope, Ticket, Var, answer_inline,
 };
 
 const ROUNDS: usize = 100;
@@ -239,21 +240,16 @@ fn concurrent_handlers_allocate_nothing() {
     {
         let dispatch = Concurrent::new(handler);
         let (input, expected) = window();
-        let mut conn = connection();
-        let mut tasks = Tasks::default();
+        let mut driver = Driver::new(connection());
         let now = Instant::now();
         allocations(|| {
             let context = Context::from_waker(Waker::noop());
-            read(&mut conn, &input, 64, now, |notify, ack| {
-                let serve = |n: Notify<'_>, a: &mut Ack<'_>, own: &mut dyn FnMut() -> Exchange| {
-                    dispatch.serve(n, a, own)
-                };
-                tasks.start(notify, ack, &context, serve).unwrap();
-            });
-            tasks.poll(&mut conn, &context, now, |failure| panic!("{failure}"));
+            let log = &mut |notice: Notice<'_>| panic!("{notice:?}");
+            driver.receive(&input, &context, now, |n, a, own| dispatch.serve(n, a, own), log);
+            driver.poll_answers(&context, now, log);
             // In the order in which the futures got ready.
-            assert_eq!(conn.transmit().len(), expected.len());
-            conn.transmitted(expected.len());
+            assert_eq!(driver.transmit().len(), expected.len());
+            driver.transmitted(expected.len());
         })
     }
     assert_eq!(count(HandlerFn::new(|x| answer_later(x, false))), 0, "ready at once");

@@ -186,7 +186,8 @@ impl<D: Dispatch> Agent<D> {
         let config = self.config.clone();
         let begin = move |now| AgentConnection::new(config, peer, now);
         let (dispatch, warnings) = (Arc::clone(&self.dispatch), Arc::clone(&self.warnings));
-        connection::serve(stream, begin, dispatch, warnings, stop)
+        let serving = connection::serve(stream, begin, dispatch, warnings, stop, None);
+        connection::in_span(serving, peer)
     }
 }
 

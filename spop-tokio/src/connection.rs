@@ -5,12 +5,12 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use spop_proto::AgentConnection;
 use spop_proto::driver::{Driver, LazyTimer, Notice, TimerStep};
 use spop_proto::handler::Dispatch;
 use spop_proto::server::{Closed, Warnings};
+use spop_proto::{AgentConnection, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
@@ -22,6 +22,9 @@ const READ: usize = 64 * 1024;
 /// themselves.)
 const TURNS: usize = 32;
 
+/// How long a stream may take to shut down.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
 thread_local! {
     /// Input is parsed where it was read, so one buffer serves all connections of a thread.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -32,7 +35,8 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Serves a connection to its end. When `stop` is ready it begins to leave.
+/// Serves a connection to its end. When `stop` is ready it begins to leave. `seat` is kept until
+/// then.
 ///
 /// Not an `async fn`: what an async block captures it keeps in one place, while the arguments of an
 /// `async fn` that move on to its variables lie in the future twice; and an idle connection is
@@ -43,6 +47,7 @@ pub(crate) fn serve<S, D>(
     dispatch: Arc<D>,
     warnings: Arc<Warnings>,
     mut stop: Option<Pin<Box<impl Future<Output = ()>>>>,
+    seat: Option<Arc<()>>,
 ) -> impl Future<Output = Closed>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -66,7 +71,7 @@ where
                 let read = socket.read(&mut driver, cx, now, |driver, cx, input| {
                     driver.receive(input, cx, now, |n, ack, own| service.serve(n, ack, own), log);
                 });
-                driver.after_read(!read || turn == TURNS, now);
+                driver.after_read(read, turn == TURNS, now);
                 let wrote = socket.write(&mut driver, cx, now);
                 let want = driver.interest();
                 if want.done {
@@ -84,10 +89,28 @@ where
             Poll::Pending
         })
         .await;
+        // For streams that say goodbye themselves, such as TLS; not for ever.
+        sleep.as_mut().reset(tokio::time::Instant::now() + SHUTDOWN);
+        poll_fn(|cx| match Pin::new(&mut socket.stream).poll_shutdown(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => sleep.as_mut().poll(cx),
+        })
+        .await;
         let closed = driver.finish();
         event!(debug, reason = %closed.reason, "connection closed");
+        drop(seat);
         closed
     }
+}
+
+/// The span of a connection: what is logged in it is known to be of that peer.
+pub(crate) fn in_span<F: Future>(serving: F, peer: Peer) -> impl Future<Output = F::Output> {
+    #[cfg(feature = "tracing")]
+    let serving = tracing::Instrument::instrument(
+        serving,
+        tracing::debug_span!("connection", %peer, engine_id = tracing::field::Empty),
+    );
+    serving
 }
 
 struct Socket<S> {

@@ -1,10 +1,12 @@
 //! Sockets: where connections come from.
 
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use spop_proto::{Endpoint, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -60,7 +62,12 @@ pub struct Bound(Kind);
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when dropped")] SocketFile),
+    /// The file goes before the listener: after it, the file could be somebody else's.
+    Unix {
+        #[expect(dead_code, reason = "removes the file when dropped")]
+        file: SocketFile,
+        listener: UnixListener,
+    },
 }
 
 impl Bound {
@@ -88,26 +95,44 @@ fn bind_unix(path: &Path) -> io::Result<Kind> {
         }
         other => other?,
     };
-    Ok(Kind::Unix(listener, SocketFile(path.to_path_buf())))
+    Ok(Kind::Unix { file: SocketFile::new(path)?, listener })
 }
 
-/// A socket that refuses connections belongs to a process that is gone.
+/// A socket that refuses connections belongs to a process that is gone. One that neither refuses
+/// nor takes them has a full backlog, and somebody behind it: that is not waited for.
 fn is_stale(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    is_socket
-        && std::os::unix::net::UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let refuses = || -> io::Result<()> {
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        probe.set_nonblocking(true)?;
+        probe.connect(&SockAddr::unix(path)?)
+    };
+    let is_socket = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
+    is_socket && refuses().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// The file of a Unix socket; removed at the end.
+/// The file of a Unix socket; removed at the end, unless another one has taken its place.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_path_buf(), inode: inode(path)? })
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    path.symlink_metadata().map(|meta| (meta.dev(), meta.ino()))
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Nothing is lost if it fails: the next start replaces a stale file.
-        let _ = std::fs::remove_file(&self.0);
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            // Nothing is lost if it fails: the next start replaces a stale file.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -120,7 +145,7 @@ impl Listener for Bound {
                 let (stream, peer) = ready!(Listener::poll_accept(listener, cx))?;
                 Ok((Io(Stream::Tcp(stream)), peer))
             }
-            Kind::Unix(listener, _) => {
+            Kind::Unix { listener, .. } => {
                 let (stream, peer) = ready!(Listener::poll_accept(listener, cx))?;
                 Ok((Io(Stream::Unix(stream)), peer))
             }
@@ -130,7 +155,7 @@ impl Listener for Bound {
     fn local_addr(&self) -> io::Result<Endpoint> {
         match &self.0 {
             Kind::Tcp(listener) => Listener::local_addr(listener),
-            Kind::Unix(listener, _) => Listener::local_addr(listener),
+            Kind::Unix { listener, .. } => Listener::local_addr(listener),
         }
     }
 }

@@ -34,14 +34,20 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
         Notice::Error(error) => {
             warning!(warnings, Warning::Protocol, now, %error, status = %error.status(), "refused");
         }
-        Notice::Event(Event::Hello(info)) => event!(
-            debug,
-            offered = %info.offered(),
-            announced = %info.capabilities(),
-            max_frame_size = info.max_frame_size(),
-            engine_id = %info.engine_id().unwrap_or_default().escape_ascii(),
-            "handshake done"
-        ),
+        Notice::Event(Event::Hello(info)) => {
+            #[cfg(feature = "tracing")]
+            if let Some(id) = info.engine_id() {
+                tracing::Span::current()
+                    .record("engine_id", tracing::field::display(id.escape_ascii()));
+            }
+            event!(
+                debug,
+                offered = %info.offered(),
+                announced = %info.capabilities(),
+                max_frame_size = info.max_frame_size(),
+                "handshake done"
+            );
+        }
         Notice::Event(Event::Abandoned { stream_id, frame_id, by }) => {
             event!(debug, stream_id, frame_id, ?by, "fragmented payload given up");
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use spop_proto::handler::Dispatch;
 use spop_proto::server::{AcceptBackoff, Closed, Warning};
-use spop_proto::{AgentConnection, Endpoint, Health, HealthState, Peer, Report};
+use spop_proto::{AgentConnection, Endpoint, Health, Peer, Report};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
@@ -17,6 +17,10 @@ use crate::agent::Agent;
 use crate::connection;
 use crate::listener::Listener;
 use crate::log::{event, warning};
+
+/// As many connections as are served, but at least this number, may be there to be turned away;
+/// beyond that they are dropped at once.
+const TURNED_AWAY: usize = 64;
 
 /// An agent with its listener. Connections made before [`run`](Self::run) wait in the backlog.
 #[must_use = "a server accepts nothing until it runs"]
@@ -61,7 +65,7 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
         let Self { agent, listener, .. } = self;
         let leave = Arc::new(Notify::new());
         let mut accepting = Accepting {
-            connections: Connections { tasks: JoinSet::new(), report: Report::default() },
+            connections: Connections::default(),
             agent,
             listener,
             leave: Arc::clone(&leave),
@@ -97,14 +101,15 @@ struct Accepting<D, L> {
 impl<D: Dispatch, L: Listener> Accepting<D, L> {
     /// Accepts until `stop` is ready and the lame-duck time after it has passed.
     async fn run(&mut self, stop: impl Future<Output = ()>) {
-        let lame_duck = self.agent.lame_duck;
-        let health = self.agent.health();
+        let time = self.agent.lame_duck;
+        let (config, lame_duck) = self.agent.config.for_server();
+        self.agent.config = config;
         let stop = async {
             stop.await;
-            health.set(HealthState::LameDuck);
-            if !lame_duck.is_zero() {
-                event!(info, time = ?lame_duck, "stopping: health checks fail from now on");
-                sleep(lame_duck).await;
+            lame_duck.set();
+            if !time.is_zero() {
+                event!(info, ?time, "stopping: health checks fail from now on");
+                sleep(time).await;
             }
         };
         let mut stop = pin!(stop);
@@ -145,14 +150,19 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
     }
 
     fn admit(&mut self, stream: L::Stream, peer: Peer) {
+        self.connections.report.accepted();
         let agent = &self.agent;
         let limit = agent.config.current_limits().max_connections();
-        let over_limit = self.connections.tasks.len() >= limit;
+        // Those that are turned away take no seat, or a storm of them would keep all seats taken.
+        let over_limit = Arc::strong_count(&self.connections.seats) > limit;
         if over_limit {
+            if self.connections.tasks.len() >= limit.saturating_add(limit.max(TURNED_AWAY)) {
+                self.connections.report.turned_away();
+                return;
+            }
             let now = connection::now();
             warning!(agent.warnings, Warning::Connections, now, %peer, limit, "too many connections");
         }
-        self.connections.report.accepted();
         let config = agent.config.clone();
         let begin = move |now| match over_limit {
             false => AgentConnection::new(config, peer, now),
@@ -161,17 +171,18 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
         let (dispatch, warnings) = (Arc::clone(&agent.dispatch), Arc::clone(&agent.warnings));
         // Made before the server leaves, it hears of that whenever it is polled first.
         let stop = Some(Box::pin(Arc::clone(&self.leave).notified_owned()));
-        let serving = connection::serve(stream, begin, dispatch, warnings, stop);
-        #[cfg(feature = "tracing")]
-        let serving =
-            tracing::Instrument::instrument(serving, tracing::debug_span!("connection", %peer));
-        self.connections.tasks.spawn(serving);
+        let seat = (!over_limit).then(|| Arc::clone(&self.connections.seats));
+        let serving = connection::serve(stream, begin, dispatch, warnings, stop, seat);
+        self.connections.tasks.spawn(connection::in_span(serving, peer));
     }
 }
 
 /// The tasks of all connections, and what became of them.
+#[derive(Default)]
 struct Connections {
     tasks: JoinSet<Closed>,
+    /// Cloned for each connection that is served.
+    seats: Arc<()>,
     report: Report,
 }
 

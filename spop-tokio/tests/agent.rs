@@ -215,7 +215,7 @@ async fn health_checks_follow_the_switch_while_requests_are_served() {
     let health = agent.health();
     let (address, stop, running) = start!(agent);
     for dialect in [Old, New] {
-        for (state, well) in [(HealthState::Ready, true), (HealthState::LameDuck, false)] {
+        for (state, well) in [(HealthState::Ready, true), (HealthState::NotReady, false)] {
             health.set(state);
             let stream = TcpStream::connect(address).await.unwrap();
             let config = EngineConfig::new(dialect).health_check();
@@ -251,6 +251,31 @@ async fn over_the_limit_health_checks_are_answered_and_the_rest_turned_away() {
     drop(stop);
     let report = running.await.unwrap();
     assert_eq!((report.connections, report.refused, report.health_checks), (3, 1, 1));
+}
+
+/// HAProxy <= 3.0 comes back at once, hundreds of times a second: those that are turned away must
+/// not keep the seats taken.
+#[tokio::test]
+async fn a_storm_of_refused_connections_takes_no_seat() {
+    let limits = Limits::new().connections(1.try_into().unwrap());
+    let (address, stop, running) = start!(Agent::inline(|_, _| Ok(())).limits(limits));
+    let first = Engine::ready(TcpStream::connect(address).await.unwrap(), New).await;
+    let mut refused = Vec::new();
+    for _ in 0..10 {
+        let stream = TcpStream::connect(address).await.unwrap();
+        refused.push(Engine::new(stream, EngineConfig::new(New)));
+    }
+    drop(first);
+    // The refused ones are still there, and the seat is free: somebody gets it.
+    loop {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut next = Engine::new(stream, EngineConfig::new(New));
+        if matches!(next.next().await, Some(Told::Hello { .. })) {
+            break;
+        }
+    }
+    drop((refused, stop));
+    running.await.unwrap();
 }
 
 #[tokio::test]
@@ -333,14 +358,25 @@ async fn past_the_drain_deadline_the_rest_is_cut() {
 
 #[tokio::test]
 async fn before_it_leaves_a_lame_duck_still_serves() {
-    let agent = Agent::inline(|_, _| Ok(())).lame_duck(Duration::from_millis(300));
-    let health = agent.health();
-    let (address, stop, running) = start!(agent);
+    let config = AgentConfig::new();
+    let agent = Agent::inline(|_, _| Ok(())).config(config.clone());
+    let (address, stop, running) = start!(agent.lame_duck(Duration::from_secs(1)));
+    // Another server with the same configuration, which is not told to stop.
+    let (other, stop_other, other_running) = start!(Agent::inline(|_, _| Ok(())).config(config));
+    let check = |address| async move {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let told = Engine::new(stream, EngineConfig::new(New).health_check()).next().await;
+        matches!(told, Some(Told::Check(Ok(()))))
+    };
     let mut engine = Engine::ready(TcpStream::connect(address).await.unwrap(), New).await;
+    assert!(check(address).await);
     drop(stop);
-    while health.get() != HealthState::LameDuck {
+    while check(address).await {
         tokio::task::yield_now().await;
     }
+    assert!(check(other).await, "one server's end is not another's");
+    drop(stop_other);
+    other_running.await.unwrap();
     let mut late = Engine::ready(TcpStream::connect(address).await.unwrap(), New).await;
     late.ask(&payload("m", 1)).await;
     engine.ask(&payload("m", 1)).await;
@@ -374,6 +410,23 @@ async fn a_unix_socket_is_replaced_when_stale_and_removed_at_the_end() {
     drop(stop);
     running.await.unwrap();
     assert!(!path.exists());
+    // A socket file that has taken its place in the meantime is somebody else's.
+    let first = Agent::inline(|_, _| Ok(())).bind(&endpoint).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let second = Agent::inline(|_, _| Ok(())).bind(&endpoint).await.unwrap();
+    drop(first);
+    assert!(path.exists());
+    drop(second);
+    assert!(!path.exists());
+    // A listener with a full backlog is busy, not gone, and is not waited for.
+    let busy = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    busy.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    busy.listen(0).unwrap();
+    let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let error = Agent::inline(|_, _| Ok(())).bind(&endpoint).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    drop(busy);
+    std::fs::remove_file(&path).unwrap();
     // A file that is no socket is left alone.
     std::fs::write(&path, "precious").unwrap();
     let error = Agent::inline(|_, _| Ok(())).bind(&endpoint).await.unwrap_err();

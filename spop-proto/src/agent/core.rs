@@ -26,10 +26,14 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 pub(super) enum Phase {
     /// Waiting for HAPROXY-HELLO.
     Hello,
+    /// The same beyond the limit of connections: only a health check is answered.
+    HelloOverLimit,
     /// Answering.
     Ready,
     /// The last frame is in the output: waiting for the peer to close.
     Closing,
+    /// The same, and the time for that was up before the peer had taken everything.
+    Flushing,
     /// Over.
     Done,
 }
@@ -38,11 +42,11 @@ pub(super) enum Phase {
 pub(super) struct Control {
     pub(super) serial: u64,
     pub(super) phase: Phase,
-    /// Whether the agent takes requests from this connection.
-    pub(super) admitted: bool,
     draining: bool,
     /// The peer sends nothing more.
     eof: bool,
+    /// Reading had to wait since the clock of a frame was set: that time was not the peer's.
+    was_blocked: bool,
     /// Frames skipped since the last one that meant something.
     ignored: u32,
     /// Boxed, like the reassembly: an idle connection is little else than its state.
@@ -109,7 +113,7 @@ impl Core {
     pub(super) fn new(
         config: AgentConfig,
         peer: Peer,
-        admitted: bool,
+        phase: Phase,
         phase_ends: Option<Instant>,
         now: Instant,
     ) -> Self {
@@ -119,10 +123,10 @@ impl Core {
             info: Arc::new(ConnectionInfo { peer, ..ConnectionInfo::default() }),
             control: Control {
                 serial: SERIAL.fetch_add(1, Ordering::Relaxed),
-                phase: Phase::Hello,
-                admitted,
+                phase,
                 draining: false,
                 eof: false,
+                was_blocked: false,
                 ignored: 0,
                 reason: None,
                 phase_ends,
@@ -140,7 +144,7 @@ impl Core {
     }
 
     pub(super) const fn takes_frames(&self) -> bool {
-        matches!(self.control.phase, Phase::Hello | Phase::Ready)
+        matches!(self.control.phase, Phase::Hello | Phase::HelloOverLimit | Phase::Ready)
     }
 
     /// Whether reading has to wait: for the peer to take output, or for answers.
@@ -158,7 +162,9 @@ impl Core {
     pub(super) fn frame_limit(&self) -> FrameLimit {
         let own = self.tx.config.own_max_frame_size();
         match self.control.phase {
-            Phase::Hello => FrameLimit { max: own.min(FIRST_FRAME_MAX), first: true },
+            Phase::Hello | Phase::HelloOverLimit => {
+                FrameLimit { max: own.min(FIRST_FRAME_MAX), first: true }
+            }
             // Not the negotiated size: early 3.1 exceeds it by a little.
             _ => FrameLimit { max: own, first: false },
         }
@@ -187,7 +193,7 @@ impl Core {
         self.tx.stats.frames += 1;
         let malformed = |part, error| ProtocolError::Malformed { part, error, offset };
         let frame = Frame::decode(bytes).map_err(|error| malformed(Part::Header, error))?;
-        if self.control.phase == Phase::Hello {
+        if self.control.phase != Phase::Ready {
             return self.on_hello(&frame, offset, now);
         }
         let Frame { header, payload } = frame;
@@ -315,7 +321,7 @@ impl Core {
         })?;
         self.control.ignored = 0;
         self.tx.stats.notifies += 1;
-        if self.full() {
+        if self.full() || self.has_drained_long(now) {
             self.tx.fall_back(ids, Cause::Shed, now);
             self.reassembly.release();
             return Ok(Step::Skip);
@@ -385,7 +391,7 @@ impl Core {
         self.begin(now);
         match self.control.phase {
             // Nothing is owed to a peer that has not said HELLO.
-            Phase::Hello => {
+            Phase::Hello | Phase::HelloOverLimit => {
                 self.ending(CloseReason::Drained);
                 self.control.phase = Phase::Done;
             }
@@ -397,8 +403,16 @@ impl Core {
                 }
                 self.leave_if_drained(pending, now);
             }
-            Phase::Closing | Phase::Done => {}
+            Phase::Closing | Phase::Flushing | Phase::Done => {}
         }
+    }
+
+    /// Past half of the time to drain nothing new is begun, or a busy connection would never come
+    /// to a moment at which nothing is owed.
+    fn has_drained_long(&self, now: Instant) -> bool {
+        let half = self.tx.config.current_limits().drain / 2;
+        let ends = self.control.drain_ends.filter(|_| self.control.draining);
+        ends.is_some_and(|ends| ends.saturating_duration_since(now) < half)
     }
 
     fn drained(&self, pending: bool) -> bool {
@@ -432,12 +446,15 @@ impl Core {
         self.control.phase = Phase::Closing;
         self.control.phase_ends = now.checked_add(wait);
         self.control.frame_ends = None;
-        self.control.drain_ends = None;
+        // However slowly the peer takes what is left, this is the end of it.
+        if self.control.drain_ends.is_none() {
+            self.control.drain_ends = now.checked_add(self.tx.config.current_limits().drain);
+        }
     }
 
     /// Over when the peer has closed and everything is written.
     fn finish(&mut self) {
-        if self.control.phase == Phase::Closing && self.control.eof && self.tx.unsent() == 0 {
+        if self.is_closing() && self.control.eof && self.tx.unsent() == 0 {
             self.end();
         }
     }
@@ -450,11 +467,13 @@ impl Core {
     // Output, time and memory.
 
     pub(super) fn transmitted(&mut self, bytes: usize) {
+        self.control.was_blocked |= self.blocked();
         self.tx.transmitted(bytes);
         self.finish();
     }
 
     pub(super) fn swap_output(&mut self, buffer: &mut Vec<u8>) {
+        self.control.was_blocked |= self.blocked();
         self.tx.swap(buffer);
         self.finish();
     }
@@ -519,13 +538,14 @@ impl Core {
         if due(self.control.phase_ends) {
             self.control.phase_ends = None;
             match self.control.phase {
-                Phase::Hello if self.control.admitted => {
-                    return Err(self.fail(timeout(Waiting::Hello), now));
+                Phase::Hello => return Err(self.fail(timeout(Waiting::Hello), now)),
+                Phase::HelloOverLimit => {
+                    self.ending(CloseReason::ConnectionLimit);
+                    self.end();
                 }
-                Phase::Hello => self.ending(CloseReason::ConnectionLimit),
-                Phase::Ready | Phase::Closing | Phase::Done => {}
+                Phase::Closing | Phase::Flushing => self.end_if_flushed(now),
+                Phase::Ready | Phase::Done => {}
             }
-            self.end();
         }
         if self.control.phase == Phase::Done {
             return Ok(());
@@ -533,27 +553,64 @@ impl Core {
         if self.tx.stalled(now) {
             let error = timeout(Waiting::Write);
             self.abandon();
-            if self.control.reason.is_none() {
-                self.ending(CloseReason::Protocol(error.clone()));
-            }
+            self.ending(CloseReason::Protocol(error.clone()));
             self.end();
             return Err(error);
         }
         self.answer_late_ones(now);
-        if due(self.control.frame_ends) {
-            return Err(self.fail(timeout(Waiting::Frame), now));
-        }
-        if due(self.reassembly.ends()) {
-            self.refuse_unfinished_payload(now);
+        if due(self.control.frame_ends) || due(self.reassembly.ends()) {
+            if core::mem::take(&mut self.control.was_blocked) || self.blocked() {
+                self.restart_frame_clocks(now);
+            } else if due(self.control.frame_ends) {
+                return Err(self.fail(timeout(Waiting::Frame), now));
+            } else {
+                self.refuse_unfinished_payload(now);
+            }
         }
         if due(self.control.drain_ends) {
-            self.ending(CloseReason::Cut { owed: self.tx.in_flight.len() });
-            self.goodbye(Status::NORMAL, "the agent is stopping", now);
+            self.control.drain_ends = None;
+            if self.is_closing() {
+                self.lose_output();
+            } else {
+                self.ending(CloseReason::Cut { owed: self.tx.in_flight.len() });
+                self.goodbye(Status::NORMAL, "the agent is stopping", now);
+            }
         }
         if due(self.idle_ends()) {
             self.leave_if_idle(now);
         }
         Ok(())
+    }
+
+    /// The time in which this side did not read was not the peer's.
+    fn restart_frame_clocks(&mut self, now: Instant) {
+        let next = now.checked_add(self.tx.config.current_limits().frame);
+        if self.control.frame_ends.is_some() {
+            self.control.frame_ends = next;
+        }
+        self.reassembly.expect_next_by(next);
+    }
+
+    /// The time for the peer's close counts from the last byte it took.
+    fn end_if_flushed(&mut self, now: Instant) {
+        let unsent = self.tx.unsent() > 0;
+        if self.control.eof || (!unsent && self.control.phase == Phase::Closing) {
+            return self.end();
+        }
+        self.control.phase = if unsent { Phase::Flushing } else { Phase::Closing };
+        self.control.phase_ends = now.checked_add(self.tx.config.current_limits().close);
+    }
+
+    const fn is_closing(&self) -> bool {
+        matches!(self.control.phase, Phase::Closing | Phase::Flushing)
+    }
+
+    /// The end of a connection whose peer did not take everything in time.
+    fn lose_output(&mut self) {
+        if self.tx.unsent() > 0 && self.control.reason.as_deref() == Some(&CloseReason::Drained) {
+            self.ending(CloseReason::Cut { owed: 0 });
+        }
+        self.end();
     }
 
     /// HAProxy says so when it gives a payload up; one that just stops is held no longer than a
@@ -590,7 +647,9 @@ impl Core {
     pub(super) fn trim_due(&mut self, held: usize, now: Instant) -> bool {
         let due = self.trim_at(held).is_some_and(|at| at <= now);
         if due {
-            self.tx.trims = self.tx.trims.saturating_add(1);
+            let elapsed = now.saturating_duration_since(self.tx.active());
+            let times = elapsed.as_millis() / TRIM_AFTER.as_millis();
+            self.tx.trims = u32::try_from(times).unwrap_or(u32::MAX);
         }
         due
     }

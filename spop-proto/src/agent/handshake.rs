@@ -8,7 +8,6 @@ use super::core::{Core, Phase, Step};
 use crate::Status;
 use crate::config::MIN_MAX_FRAME_SIZE;
 use crate::error::{Part, ProtocolError, When};
-use crate::server::HealthState;
 use crate::wire::{AgentHello, Capabilities, Frame, FrameType, HaproxyHello, Version};
 
 /// What both sides agreed on.
@@ -45,7 +44,7 @@ impl Core {
         if hello.healthcheck {
             return Ok(self.answer_health_check(&agreement, now));
         }
-        if !self.control.admitted {
+        if self.control.phase == Phase::HelloOverLimit {
             // Turned away: says nothing until the deadline that was set at the start.
             self.ending(CloseReason::ConnectionLimit);
             self.control.phase = Phase::Closing;
@@ -117,7 +116,7 @@ impl Core {
 
     /// HAProxy judges the answer and closes, mostly with a reset.
     fn answer_health_check(&mut self, agreement: &Agreement, now: Instant) -> Step {
-        let healthy = self.tx.config.health().get() == HealthState::Ready;
+        let healthy = self.tx.config.is_well();
         if healthy {
             self.say_hello(agreement, now);
         } else {

@@ -7,7 +7,7 @@ use ::core::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::core::{Core, Payload, Step};
+use self::core::{Core, Payload, Phase, Step};
 use crate::ack::{Ack, StaleTicket, Ticket};
 use crate::info::{ConnectionInfo, Peer};
 use crate::request::Notify;
@@ -194,7 +194,7 @@ impl AgentConnection {
     #[must_use]
     pub fn new(config: AgentConfig, peer: Peer, now: Instant) -> Self {
         let hello = now.checked_add(config.current_limits().hello);
-        Self { rx: Rx::default(), core: Core::new(config, peer, true, hello, now) }
+        Self { rx: Rx::default(), core: Core::new(config, peer, Phase::Hello, hello, now) }
     }
 
     /// A connection that was accepted although the agent has as many as it may. Health checks are
@@ -203,7 +203,7 @@ impl AgentConnection {
     #[must_use]
     pub fn over_limit(config: AgentConfig, peer: Peer, now: Instant) -> Self {
         let end = now.checked_add(TURNED_AWAY_AFTER);
-        Self { rx: Rx::default(), core: Core::new(config, peer, false, end, now) }
+        Self { rx: Rx::default(), core: Core::new(config, peer, Phase::HelloOverLimit, end, now) }
     }
 
     /// Takes the peer's bytes and gives the next event, `None` when there is no more in them.

@@ -1,0 +1,5 @@
+use spop_tokio::Agent;
+
+fn main() {
+    let _ = Agent::new(|_notify, _ack| Ok(()));
+}

@@ -1,0 +1,110 @@
+//! What the operator is told, and what never.
+#![cfg(feature = "tracing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests"
+)]
+
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod common;
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use common::Engine;
+use spop_proto::Dialect::New;
+use spop_proto::wire::NotifyPayload;
+use spop_tokio::{Agent, HandlerError, Peer, Scope};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// A log that is kept.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+const SECRET: &str = "a-value-of-a-request";
+
+#[tokio::test]
+async fn a_connection_has_a_span_a_reason_and_no_values() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .without_time()
+        .with_writer(log.clone());
+    let _guard = subscriber.finish().set_default();
+    let agent = Agent::inline(|notify, ack| {
+        let secret: &str = notify.require("m")?.get("secret")?;
+        ack.set(Scope::Transaction, "copy", secret)?;
+        Err(HandlerError::new("the handler's own words"))
+    });
+    let (ours, theirs) = duplex(64 * 1024);
+    let client = async move {
+        let mut engine = Engine::ready(ours, New).await;
+        for _ in 0..3 {
+            engine.ask(&NotifyPayload::new("m").arg("secret", SECRET)).await;
+        }
+    };
+    let peer = Peer::Tcp("192.0.2.1:4711".parse().unwrap());
+    tokio::join!(agent.serve_connection(theirs, peer), client);
+    let lines = log.lines();
+    let one = |part: &str| {
+        let found: Vec<_> = lines.iter().filter(|line| line.contains(part)).collect();
+        assert_eq!(found.len(), 1, "{part}: {lines:#?}");
+        found.into_iter().next().unwrap().clone()
+    };
+    let span = "connection{peer=192.0.2.1:4711 engine_id=00000000-0000-4000-8000-000000000000}";
+    assert!(one("handshake done").contains("max_frame_size=16380"));
+    // Three failures, one line: the others are counted for the next one.
+    let warning = one("the handler's own words");
+    assert!(warning.contains("WARN") && warning.contains(span), "{warning}");
+    let closed = one("connection closed");
+    assert!(closed.contains("DEBUG") && closed.contains("reason=closed by the peer"), "{closed}");
+    assert!(lines.iter().all(|line| !line.contains(SECRET)), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_http_is_told_apart() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
+    let _guard = subscriber.finish().set_default();
+    let agent = Agent::inline(|_, _| Ok(()));
+    let (mut ours, theirs) = duplex(64 * 1024);
+    let client = async move {
+        ours.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let _ = ours.read(&mut [0; 1000]).await;
+    };
+    tokio::join!(agent.serve_connection(theirs, Peer::Unknown), client);
+    let lines = log.lines();
+    assert!(lines.iter().any(|line| line.contains("an HTTP request")), "{lines:#?}");
+}
