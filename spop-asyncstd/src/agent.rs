@@ -1,0 +1,202 @@
+//! What a user configures before anything is served.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_io::{AsyncRead, AsyncWrite};
+use spop_proto::handler::{Concurrent, Dispatch, HandlerFn, Inline, ServiceFn};
+use spop_proto::server::{Closed, Warnings};
+use spop_proto::{
+    Ack, AgentConfig, AgentConnection, Endpoint, Exchange, Handler, HandlerError, Health, Limits,
+    Notify, Peer, Service,
+};
+
+use crate::connection;
+use crate::listener::{Bound, Listener};
+use crate::server::Server;
+use crate::timer::Timer;
+
+/// A handler, the configuration it runs under, and the ways to serve it.
+#[must_use = "an agent does nothing until it is bound or given a listener"]
+pub struct Agent<D> {
+    pub(crate) dispatch: Arc<D>,
+    pub(crate) config: AgentConfig,
+    pub(crate) lame_duck: Duration,
+    pub(crate) warnings: Arc<Warnings>,
+}
+
+impl<F> Agent<Inline<ServiceFn<F>>>
+where
+    F: Fn(Notify<'_>, &mut Ack<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    /// Answers with a closure that does not wait, on the task that reads.
+    ///
+    /// ```
+    /// use spop_asyncstd::{Agent, Scope};
+    ///
+    /// let agent = Agent::inline(|notify, ack| {
+    ///     let host: &str = notify.require("check-host")?.get("host")?;
+    ///     ack.set(Scope::Request, "internal", host.ends_with(".internal"))?;
+    ///     Ok(())
+    /// });
+    /// # let _ = agent;
+    /// ```
+    pub fn inline(closure: F) -> Self {
+        Self::new(ServiceFn::new(closure))
+    }
+}
+
+impl<S: Service> Agent<Inline<S>> {
+    /// Answers with a type that implements [`Service`]; a closure goes to
+    /// [`inline`](Agent::inline) or [`concurrent`](Agent::concurrent).
+    pub fn new(service: S) -> Self {
+        Self::with(Inline::new(service))
+    }
+}
+
+impl<F, Fut> Agent<Concurrent<HandlerFn<F>>>
+where
+    F: Fn(Exchange) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Exchange, HandlerError>> + Send,
+{
+    /// Answers with a closure whose futures may wait, many at once on each connection.
+    ///
+    /// ```
+    /// use async_std::net::ToSocketAddrs;
+    /// use spop_asyncstd::{Agent, Scope};
+    ///
+    /// let agent = Agent::concurrent(|mut x| async move {
+    ///     let host: &str = x.require("check-host")?.get("host")?;
+    ///     let found = (host, 443).to_socket_addrs().await.is_ok();
+    ///     x.set(Scope::Transaction, "host_known", found)?;
+    ///     Ok(x)
+    /// });
+    /// # let _ = agent;
+    /// ```
+    pub fn concurrent(closure: F) -> Self {
+        Self::with_handler(HandlerFn::new(closure))
+    }
+}
+
+impl<H: Handler> Agent<Concurrent<H>> {
+    /// Answers with a type that implements [`Handler`].
+    pub fn with_handler(handler: H) -> Self {
+        Self::with(Concurrent::new(handler))
+    }
+}
+
+impl<D: Dispatch> Agent<D> {
+    /// Answers with what decides for each request whether it takes a future.
+    pub fn with(dispatch: D) -> Self {
+        Self {
+            dispatch: Arc::new(dispatch),
+            config: AgentConfig::new(),
+            lame_duck: Duration::ZERO,
+            warnings: Arc::default(),
+        }
+    }
+
+    /// Replaces the whole configuration: fallback, limits, health switch.
+    pub fn config(mut self, config: AgentConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Replaces the limits alone.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config = self.config.limits(limits);
+        self
+    }
+
+    /// For that long after a stop was asked for, requests are still served while health checks
+    /// fail, so that HAProxy stops sending first. Worth a little more than `inter` times `fall` of
+    /// its `server` line; zero, the default, loses the few requests that cross the goodbye.
+    pub fn lame_duck(mut self, time: Duration) -> Self {
+        self.lame_duck = time;
+        self
+    }
+
+    /// What `option spop-check` is told; clones share it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.config.health()
+    }
+
+    /// Listens on `127.0.0.1:12345`, `[::1]:12345` or `unix:/run/agent.sock`; with port 0 the
+    /// system chooses one. The grammar is [`Endpoint`]'s.
+    ///
+    /// # Errors
+    /// The text is not an endpoint, or the system does not let it listen there.
+    pub async fn bind<E>(self, endpoint: E) -> io::Result<Server<D, Bound>>
+    where
+        E: TryInto<Endpoint>,
+        E::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let endpoint = endpoint.try_into().map_err(invalid)?;
+        self.serve(Bound::bind(&endpoint).await?)
+    }
+
+    /// Serves what a listener accepts: async-std's own, or any other [`Listener`].
+    ///
+    /// # Errors
+    /// The listener cannot say where it listens.
+    pub fn serve<L: Listener>(self, listener: L) -> io::Result<Server<D, L>> {
+        Server::new(self, listener)
+    }
+
+    /// Serves one stream to its end, whatever accepted it: TCP, TLS, a pipe in memory. The future
+    /// borrows nothing of the agent and runs under any executor; deadlines are kept by async-io, as
+    /// in async-std and smol.
+    pub fn serve_connection<S>(
+        &self,
+        stream: S,
+        peer: Peer,
+    ) -> impl Future<Output = Closed> + use<D, S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.serve_connection_until(stream, peer, pending())
+    }
+
+    /// As [`serve_connection`](Self::serve_connection), until `stop` is ready: the connection then
+    /// sends what it owes, says goodbye and ends.
+    pub fn serve_connection_until<S, Stop>(
+        &self,
+        stream: S,
+        peer: Peer,
+        stop: Stop,
+    ) -> impl Future<Output = Closed> + use<D, S, Stop>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        Stop: Future<Output = ()>,
+    {
+        self.serve_connection_with(stream, peer, stop, async_io::Timer::at)
+    }
+
+    /// As [`serve_connection_until`](Self::serve_connection_until), with deadlines kept by a
+    /// [`Timer`] of the caller's: for a runtime that has its own, or a test that has its own clock.
+    pub fn serve_connection_with<S, Stop, T>(
+        &self,
+        stream: S,
+        peer: Peer,
+        stop: Stop,
+        timer: T,
+    ) -> impl Future<Output = Closed> + use<D, S, Stop, T>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        Stop: Future<Output = ()>,
+        T: Timer,
+    {
+        connection::serve(self, (stream, peer), (AgentConnection::new, None), stop, timer)
+    }
+}
+
+impl<D> fmt::Debug for Agent<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,203 @@
+//! A stream and a timer, driven for one connection.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_util::FutureExt;
+use futures_util::future::select;
+use spop_proto::driver::{Driver, LazyTimer, Notice, TimerStep};
+use spop_proto::handler::Dispatch;
+use spop_proto::server::Closed;
+use spop_proto::{AgentConfig, AgentConnection, Peer};
+
+use crate::agent::Agent;
+use crate::log;
+use crate::timer::Timer;
+
+/// What one read may bring.
+const READ: usize = 64 * 1024;
+/// Reads before a stream that always has more lets other tasks have the thread: nothing else in
+/// async-std makes it.
+const TURNS: usize = 32;
+/// What closing a stream may take.
+const CLOSE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Input is not kept between turns, so that connections share what it is read into.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// How the state machine of a connection is made.
+pub(crate) type Begin = fn(AgentConfig, Peer, Instant) -> AgentConnection;
+
+/// What a connection that counts against the limit holds until its end.
+pub(crate) type Seat = Arc<()>;
+
+/// Serves a stream to its end; `stop` asks it to leave.
+///
+/// The arguments of an `async fn` that it moves into its variables take their place in the future
+/// twice, hence a function that returns a block and a state machine that is made within it.
+pub(crate) fn serve<D, S, Stop, T>(
+    agent: &Agent<D>,
+    (mut stream, peer): (S, Peer),
+    (begin, seat): (Begin, Option<Seat>),
+    stop: Stop,
+    timer: T,
+) -> impl Future<Output = Closed> + use<D, S, Stop, T>
+where
+    D: Dispatch,
+    S: AsyncRead + AsyncWrite + Unpin,
+    Stop: Future<Output = ()>,
+    T: Timer,
+{
+    let (dispatch, warnings) = (Arc::clone(&agent.dispatch), Arc::clone(&agent.warnings));
+    let config = agent.config.clone();
+    let mut stop = Box::pin(stop.fuse());
+    let serving = async move {
+        let service: &D = &dispatch;
+        let mut driver = Driver::new(begin(config, peer, timer.now()));
+        let mut unflushed = false;
+        let mut lazy = LazyTimer::default();
+        let mut wait = pin!(None);
+        poll_fn(|cx| {
+            if stop.as_mut().poll(cx).is_ready() {
+                driver.leave();
+            }
+            for left in (0..TURNS).rev() {
+                let now = timer.now();
+                let log = &mut |notice: Notice<'_>| log::tell(&notice, &warnings, now);
+                driver.poll_answers(cx, now, log);
+
+                let mut scratch = SCRATCH.take();
+                let input = poll_input(&driver, &mut stream, &mut scratch, cx);
+                let idle = input.is_pending();
+                match input {
+                    Poll::Ready(Some(input)) => driver.receive(
+                        input,
+                        cx,
+                        now,
+                        |notify, ack, own| service.serve(notify, ack, own),
+                        log,
+                    ),
+                    Poll::Ready(None) => driver.read_ended(now),
+                    Poll::Pending => {}
+                }
+                SCRATCH.set(scratch);
+                driver.after_read(!idle, left == 0, now);
+
+                let written = write(&mut stream, driver.transmit(), &mut unflushed, cx);
+                match written {
+                    Ok(bytes) => driver.transmitted(bytes),
+                    Err(_) => driver.write_failed(now),
+                }
+
+                let want = driver.interest();
+                if want.done {
+                    return Poll::Ready(());
+                }
+                let set = |at| timer.wait_until(at);
+                let due = is_due(lazy.step(want.deadline, now), set, wait.as_mut(), cx, || {
+                    lazy.fired(want.deadline)
+                });
+                if due {
+                    driver.handle_timeout(now, log);
+                }
+                let waits = idle && matches!(written, Ok(0)) && !due && !want.ready;
+                if waits {
+                    return Poll::Pending;
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        let closed = driver.finish();
+        drop(seat);
+        // A stream such as TLS has a goodbye of its own to send; the peer may not want to take it.
+        let closing = poll_fn(|cx| Pin::new(&mut stream).poll_close(cx));
+        let patience = pin!(timer.wait_until(timer.now() + CLOSE));
+        select(closing, patience).await;
+        log::debug!(reason = %closed.reason, "connection closed");
+        closed
+    };
+    #[cfg(feature = "tracing")]
+    let serving = {
+        let span = tracing::debug_span!("connection", %peer, engine_id = tracing::field::Empty);
+        tracing::Instrument::instrument(serving, span)
+    };
+    serving
+}
+
+/// What to hand to the connection: nothing yet, the next bytes (none, if it asks to go on without),
+/// or `None` at the end.
+fn poll_input<'s, F, S: AsyncRead + Unpin>(
+    driver: &Driver<F>,
+    stream: &mut S,
+    scratch: &'s mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<&'s [u8]>> {
+    let want = driver.interest();
+    if want.ready {
+        return Poll::Ready(Some(&[]));
+    }
+    if !want.read {
+        return Poll::Pending;
+    }
+    scratch.resize(READ, 0);
+    // An error and an end are the same to a connection.
+    let read = Pin::new(stream).poll_read(cx, scratch).map(|read| read.unwrap_or(0));
+    read.map(|bytes| scratch.get(..bytes).filter(|input| !input.is_empty()))
+}
+
+/// Writes once, and flushes for streams that keep what was written, such as TLS. Zero bytes: the
+/// stream takes nothing now, or there is nothing.
+fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    output: &[u8],
+    unflushed: &mut bool,
+    cx: &mut Context<'_>,
+) -> io::Result<usize> {
+    let mut bytes = 0;
+    if !output.is_empty()
+        && let Poll::Ready(written) = Pin::new(&mut *stream).poll_write(cx, output)
+    {
+        bytes = written?;
+        if bytes == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        *unflushed = true;
+    }
+    if *unflushed && let Poll::Ready(flushed) = Pin::new(stream).poll_flush(cx) {
+        *unflushed = false;
+        flushed?;
+    }
+    Ok(bytes)
+}
+
+/// Follows the steps of a [`LazyTimer`] to the answer whether the deadline has come.
+fn is_due<W: Future>(
+    mut step: TimerStep,
+    set: impl Fn(Instant) -> W,
+    mut wait: Pin<&mut Option<W>>,
+    cx: &mut Context<'_>,
+    mut fired: impl FnMut() -> TimerStep,
+) -> bool {
+    loop {
+        match step {
+            TimerStep::Off => return false,
+            TimerStep::Due => return true,
+            TimerStep::Set(at) => wait.set(Some(set(at))),
+            TimerStep::Wait => {}
+        }
+        match wait.as_mut().as_pin_mut().map(|wait| wait.poll(cx)) {
+            Some(Poll::Ready(_)) => step = fired(),
+            Some(Poll::Pending) | None => return false,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! An agent: a service and how it is served.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use spop_proto::handler::ServiceFn;
+use spop_proto::server::{Closed, Warnings};
+use spop_proto::{
+    Ack, AgentConfig, AgentConnection, Endpoint, HandlerError, Health, Limits, Notify, Peer,
+    Service,
+};
+
+use crate::connection;
+use crate::listener::{Bound, Listener};
+use crate::server::Server;
+
+/// Requests that wait for a worker.
+const WAITING: usize = 1024;
+
+/// An agent: what answers HAProxy, and under which limits.
+#[must_use = "an agent does nothing until it is bound or given a listener"]
+pub struct Agent<S> {
+    pub(crate) service: Arc<S>,
+    pub(crate) config: AgentConfig,
+    pub(crate) workers: usize,
+    pub(crate) waiting: usize,
+    pub(crate) lame_duck: Duration,
+    pub(crate) warnings: Arc<Warnings>,
+}
+
+impl<F> Agent<ServiceFn<F>>
+where
+    F: Fn(Notify<'_>, &mut Ack<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    /// An agent that answers with a closure.
+    ///
+    /// ```
+    /// use spop_blocking::{Agent, Scope};
+    ///
+    /// let agent = Agent::inline(|notify, ack| {
+    ///     let path: &[u8] = notify.require("request")?.get("path")?;
+    ///     ack.set(Scope::Request, "admin", path.starts_with(b"/admin"))?;
+    ///     Ok(())
+    /// });
+    /// # let _ = agent.workers(4);
+    /// ```
+    pub fn inline(closure: F) -> Self {
+        Self::new(ServiceFn::new(closure))
+    }
+}
+
+impl<S: Service> Agent<S> {
+    /// An agent that answers with a [`Service`], a type of your own. For closures see
+    /// [`inline`](Agent::inline).
+    pub fn new(service: S) -> Self {
+        Self {
+            service: Arc::new(service),
+            config: AgentConfig::new(),
+            workers: 0,
+            waiting: WAITING,
+            lame_duck: Duration::ZERO,
+            warnings: Arc::default(),
+        }
+    }
+
+    /// Runs handlers on that many threads, which all connections share; 0, the default, runs each
+    /// on the thread of its connection.
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.workers = threads;
+        self
+    }
+
+    /// How many requests of all connections together may wait for a worker; beyond that they get
+    /// the fallback answer. Default 1 024. With 0 a request needs a worker that is free.
+    pub fn waiting(mut self, requests: usize) -> Self {
+        self.waiting = requests;
+        self
+    }
+
+    /// Sets the configuration, limits included. The health switch is then the configuration's.
+    pub fn config(mut self, config: AgentConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets the limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config = self.config.limits(limits);
+        self
+    }
+
+    /// How long to go on serving after a stop was asked for, while health checks already fail, so
+    /// that HAProxy takes the agent out first: a bit more than `inter` times `fall` of its
+    /// `server` line. Default zero; with zero a few requests that cross the goodbye are lost.
+    pub fn lame_duck(mut self, time: Duration) -> Self {
+        self.lame_duck = time;
+        self
+    }
+
+    /// The switch that health checks (`option spop-check`) are answered from.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.config.health()
+    }
+
+    /// Listens on `127.0.0.1:12345`, `[::1]:12345`, `unix:/run/agent.sock`; port 0 lets the system
+    /// choose. See [`Endpoint`] for the grammar.
+    ///
+    /// # Errors
+    /// When the text is no endpoint, or the system refuses.
+    pub fn bind<E>(self, endpoint: E) -> io::Result<Server<S, Bound>>
+    where
+        E: TryInto<Endpoint>,
+        E::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let listener = Bound::bind(&endpoint.try_into().map_err(invalid)?)?;
+        self.serve(listener)
+    }
+
+    /// Serves a listener: one of `std`, or anything else that accepts.
+    ///
+    /// # Errors
+    /// When the listener does not know its address.
+    pub fn serve<L: Listener>(self, listener: L) -> io::Result<Server<S, L>> {
+        Server::new(self, listener)
+    }
+
+    /// Serves one connection of any kind, TLS included, to its end: on this thread, handlers
+    /// inline. Deadlines are checked whenever a read or write returns, so give the stream time
+    /// limits of its own; errors of kind `WouldBlock` and `TimedOut` are taken for such a limit.
+    pub fn serve_connection(&self, stream: impl Read + Write, peer: Peer) -> Closed {
+        let conn = AgentConnection::new(self.config.clone(), peer, Instant::now());
+        connection::serve_stream(stream, conn, &*self.service, &self.warnings)
+    }
+}
+
+impl<S> fmt::Debug for Agent<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("config", &self.config)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,206 @@
+//! One connection on one thread, handlers inline.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use spop_proto::server::{Closed, Warnings};
+use spop_proto::{AgentConnection, Event, Service, answer_inline};
+
+use crate::listener::Socket;
+use crate::log;
+
+/// Bytes read at once.
+pub(crate) const READ: usize = 16 * 1024;
+/// How long a read blocks at most: then the thread looks whether it is to leave.
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
+/// How long a write blocks at most before the thread reads again: a peer may be waiting for that.
+pub(crate) const WRITE: Duration = Duration::from_millis(50);
+
+/// A read once the server stops: what has arrived is answered, nothing is waited for.
+const LAST_READ: Duration = Duration::from_millis(1);
+/// How long to go on answering what still arrives then.
+const LAST_READS: Duration = Duration::from_secs(1);
+
+/// When a connection leaves after its server was told to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    since: Option<Instant>,
+    left: bool,
+}
+
+impl Leaving {
+    /// How long the next read may block.
+    pub(crate) fn read_for(
+        &mut self,
+        stopping: bool,
+        deadline: Option<Instant>,
+        now: Instant,
+    ) -> Duration {
+        if stopping && !self.left {
+            self.since.get_or_insert(now);
+            return LAST_READ;
+        }
+        let left = deadline.map_or(LOOK, |at| at.saturating_duration_since(now));
+        left.clamp(LAST_READ, LOOK)
+    }
+
+    /// Whether to leave now; `idle` says that there was nothing to read.
+    pub(crate) fn now(&mut self, idle: bool, now: Instant) -> bool {
+        let due = self.since.is_some_and(|since| idle || now >= since + LAST_READS);
+        due && !core::mem::replace(&mut self.left, true)
+    }
+}
+
+/// A time limit of the socket was reached; nothing is wrong.
+pub(crate) fn is_time_limit(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+/// Serves a socket until its end; `stopping` says whether the server is.
+pub(crate) fn serve_socket<T: Socket>(
+    stream: T,
+    conn: AgentConnection,
+    service: &impl Service,
+    warnings: &Warnings,
+    stopping: impl Fn() -> bool,
+) -> Closed {
+    // Where this fails the socket is dead, and the first read will say so.
+    let _ = stream.set_write_timeout(WRITE);
+    let mut set = Duration::ZERO;
+    let limit_read = |stream: &Whole<T>, time| {
+        // The usual time is the usual one, and asks nothing of the system.
+        if set != time && stream.0.set_read_timeout(time).is_ok() {
+            set = time;
+        }
+    };
+    Connection { stream: Whole(stream), conn, service, warnings }.serve(limit_read, stopping)
+}
+
+/// A socket that one thread has to itself.
+struct Whole<T>(T);
+
+impl<T: Socket> Read for Whole<T> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl<T: Socket> Write for Whole<T> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Serves any stream until its end.
+pub(crate) fn serve_stream(
+    stream: impl Read + Write,
+    conn: AgentConnection,
+    service: &impl Service,
+    warnings: &Warnings,
+) -> Closed {
+    Connection { stream, conn, service, warnings }.serve(|_, _| {}, || false)
+}
+
+struct Connection<'a, T, S> {
+    stream: T,
+    conn: AgentConnection,
+    service: &'a S,
+    warnings: &'a Warnings,
+}
+
+impl<T: Read + Write, S: Service> Connection<'_, T, S> {
+    fn serve(
+        mut self,
+        mut limit_read: impl FnMut(&T, Duration),
+        stopping: impl Fn() -> bool,
+    ) -> Closed {
+        let mut scratch = vec![0; READ];
+        let mut leaving = Leaving::default();
+        loop {
+            let now = Instant::now();
+            let want = self.conn.interest();
+            if want.done {
+                break;
+            }
+            if want.deadline.is_some_and(|at| at <= now) {
+                if let Err(error) = self.conn.handle_timeout(now) {
+                    log::broken(self.warnings, &error, now);
+                }
+                continue;
+            }
+            if want.ready {
+                self.receive(&[], now);
+                continue;
+            }
+            if want.write {
+                self.write(now);
+            }
+            // Taken output may have made room for input that waits here.
+            let want = self.conn.interest();
+            if want.ready || !want.read {
+                // Without reading it is writing that there is to wait for, and that has a limit.
+                continue;
+            }
+            limit_read(&self.stream, leaving.read_for(stopping(), want.deadline, now));
+            let read = self.stream.read(&mut scratch);
+            let now = Instant::now();
+            let idle = match read {
+                Ok(read @ 1..) => {
+                    self.receive(scratch.get(..read).unwrap_or_default(), now);
+                    false
+                }
+                Err(error) if is_time_limit(&error) => true,
+                // A reset is as ordinary an end as any: HAProxy >= 3.1 closes with one.
+                Ok(0) | Err(_) => {
+                    self.conn.peer_closed(now);
+                    true
+                }
+            };
+            if leaving.now(idle, now) {
+                self.conn.shutdown(now);
+            }
+        }
+        let reason = self.conn.close_reason().cloned();
+        Closed::new(reason, *self.conn.stats())
+    }
+
+    fn receive(&mut self, mut input: &[u8], now: Instant) {
+        loop {
+            match self.conn.receive(&mut input, now) {
+                Ok(Some(Event::Notify(notify, ack))) => {
+                    let answer = |notify: spop_proto::Notify<'_>, ack: &mut spop_proto::Ack<'_>| {
+                        self.service.notify(notify, ack)
+                    };
+                    if let Err(failure) = answer_inline(notify, ack, answer) {
+                        log::failed(self.warnings, &failure, now);
+                    }
+                }
+                Ok(Some(event)) => log::happened(&event),
+                Ok(None) => return,
+                Err(error) => log::broken(self.warnings, &error, now),
+            }
+        }
+    }
+
+    fn write(&mut self, now: Instant) {
+        match self.stream.write(self.conn.transmit()) {
+            Ok(written @ 1..) => self.conn.transmitted(written),
+            Err(error) if is_time_limit(&error) => return,
+            Ok(0) | Err(_) => return give_up(&mut self.conn, now),
+        }
+        if self.conn.transmit().is_empty() && self.stream.flush().is_err() {
+            give_up(&mut self.conn, now);
+        }
+    }
+}
+
+/// The stream takes no more: what is in the output is lost.
+pub(crate) fn give_up(conn: &mut AgentConnection, now: Instant) {
+    conn.peer_closed(now);
+    let lost = conn.transmit().len();
+    conn.transmitted(lost);
+}

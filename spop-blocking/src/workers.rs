@@ -1,0 +1,251 @@
+//! Handlers on threads of their own: a reader for each connection, and a pool that all share.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use spop_proto::driver::Pad;
+use spop_proto::server::{Closed, Warnings};
+use spop_proto::{AgentConfig, AgentConnection, Cause, Event, Exchange, Service, Ticket};
+
+use crate::connection::{LOOK, Leaving, READ, WRITE, give_up, is_time_limit};
+use crate::listener::Socket;
+use crate::log;
+
+/// Exchanges a connection keeps, whose memory serves the next NOTIFYs.
+const SPARE: usize = 32;
+
+/// A NOTIFY that waits for a worker.
+struct Job<T> {
+    connection: Arc<Connection<T>>,
+    ticket: Ticket,
+    exchange: Exchange,
+}
+
+/// The way to the workers. They end when the last of these is gone.
+pub(crate) struct Pool<T> {
+    jobs: SyncSender<Job<T>>,
+}
+
+impl<T> Clone for Pool<T> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone() }
+    }
+}
+
+impl<T: Socket> Pool<T> {
+    /// Starts the workers.
+    pub(crate) fn start<S: Service>(
+        threads: usize,
+        waiting: usize,
+        config: &AgentConfig,
+        service: &Arc<S>,
+        warnings: &Arc<Warnings>,
+    ) -> io::Result<Self> {
+        let (jobs, queue) = sync_channel(waiting);
+        let queue = Arc::new(Mutex::new(queue));
+        for number in 0..threads {
+            let worker = Worker {
+                queue: Arc::clone(&queue),
+                service: Arc::clone(service),
+                warnings: Arc::clone(warnings),
+                pad: Pad::new(config.clone(), Instant::now()),
+            };
+            let thread = thread::Builder::new().name(format!("spop-worker-{number}"));
+            thread.spawn(move || worker.run())?;
+        }
+        Ok(Self { jobs })
+    }
+}
+
+struct Worker<T, S> {
+    queue: Arc<Mutex<Receiver<Job<T>>>>,
+    service: Arc<S>,
+    warnings: Arc<Warnings>,
+    pad: Pad,
+}
+
+impl<T: Socket, S: Service> Worker<T, S> {
+    fn run(mut self) {
+        loop {
+            // The lock is held while waiting: the others wait for it instead.
+            let job = self.queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(Job { connection, ticket, exchange }) = job else { return };
+            let service = &self.service;
+            let answered = self.pad.answer(exchange, |notify, ack| service.notify(notify, ack));
+            let now = Instant::now();
+            let mut state = connection.lock();
+            // A stale ticket is no fault: the deadline was first, or the connection has ended.
+            let failure = match (state.conn.answer(ticket, now), &answered) {
+                (Ok(ack), Ok(exchange)) => ack.answer_with(exchange).err(),
+                (Ok(ack), Err(failure)) => {
+                    ack.fall_back(failure.cause());
+                    None
+                }
+                (Err(_), _) => None,
+            };
+            if let Some(failure) = failure.as_ref().or_else(|| answered.as_ref().err()) {
+                log::failed(&self.warnings, failure, now);
+            }
+            if let Ok(exchange) = answered {
+                state.keep(exchange);
+            }
+            if !state.stuck {
+                state.write(&connection.socket, now);
+            }
+            drop(state);
+            connection.changed.notify_one();
+        }
+    }
+}
+
+/// What the reader and the workers of a connection share: whoever has the lock may write, so
+/// frames cannot mix.
+struct Connection<T> {
+    socket: T,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    conn: AgentConnection,
+    /// The last write ran into its time limit: only the reader tries again, or a peer that does
+    /// not read would hold up the workers.
+    stuck: bool,
+    spare: Vec<Exchange>,
+}
+
+impl<T: Socket> Connection<T> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn keep(&mut self, exchange: Exchange) {
+        if self.spare.len() < SPARE {
+            self.spare.push(exchange);
+        }
+    }
+
+    fn write(&mut self, socket: &impl Socket, now: Instant) {
+        self.stuck = false;
+        while !self.conn.transmit().is_empty() && !self.stuck {
+            match socket.write(self.conn.transmit()) {
+                Ok(written @ 1..) => self.conn.transmitted(written),
+                Err(error) if is_time_limit(&error) => self.stuck = true,
+                Ok(0) | Err(_) => give_up(&mut self.conn, now),
+            }
+        }
+    }
+
+    /// Hands each NOTIFY in `input` to the workers; beyond what they can take it is shed.
+    fn receive<T: Socket>(
+        &mut self,
+        mut input: &[u8],
+        shared: &Arc<Connection<T>>,
+        pool: &Pool<T>,
+        warnings: &Warnings,
+        now: Instant,
+    ) {
+        loop {
+            let (ticket, exchange) = match self.conn.receive(&mut input, now) {
+                Ok(Some(Event::Notify(notify, ack))) => ack.detach(notify, self.spare.pop()),
+                Ok(Some(event)) => {
+                    log::happened(&event);
+                    continue;
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    log::broken(warnings, &error, now);
+                    continue;
+                }
+            };
+            let job = Job { connection: Arc::clone(shared), ticket, exchange };
+            let refused = match pool.jobs.try_send(job) {
+                Ok(()) => continue,
+                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+            };
+            if let Ok(ack) = self.conn.answer(refused.ticket, now) {
+                ack.fall_back(Cause::Shed);
+            }
+            self.keep(refused.exchange);
+        }
+    }
+}
+
+/// Reads a connection to its end; `stopping` says whether the server is.
+pub(crate) fn serve<T: Socket>(
+    socket: T,
+    conn: AgentConnection,
+    pool: &Pool<T>,
+    warnings: &Warnings,
+    stopping: impl Fn() -> bool,
+) -> Closed {
+    // Where this fails the socket is dead, and the first read will say so.
+    let _ = socket.set_write_timeout(WRITE);
+    let state = Mutex::new(State { conn, stuck: false, spare: Vec::new() });
+    let shared = Arc::new(Connection { socket, state, changed: Condvar::new() });
+    let mut scratch = vec![0; READ];
+    let mut leaving = Leaving::default();
+    let mut read_limit = None;
+    let mut state = shared.lock();
+    loop {
+        let now = Instant::now();
+        let want = state.conn.interest();
+        if want.done {
+            break;
+        }
+        if want.deadline.is_some_and(|at| at <= now) {
+            if let Err(error) = state.conn.handle_timeout(now) {
+                log::broken(warnings, &error, now);
+            }
+            continue;
+        }
+        if want.ready {
+            state.receive(&[], &shared, pool, warnings, now);
+            continue;
+        }
+        state.write(&shared.socket, now);
+        // Taken output may have made room for input that waits here.
+        let want = state.conn.interest();
+        if want.ready {
+            continue;
+        }
+        let time = leaving.read_for(stopping(), want.deadline, now);
+        if !want.read {
+            // Until a worker has answered, or the peer has taken something.
+            let waited = shared.changed.wait_timeout(state, time.min(LOOK));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            continue;
+        }
+        // Reading needs no lock: answers go out meanwhile.
+        drop(state);
+        if read_limit != Some(time) && shared.socket.set_read_timeout(time).is_ok() {
+            read_limit = Some(time);
+        }
+        let read = shared.socket.read(&mut scratch);
+        state = shared.lock();
+        let now = Instant::now();
+        let idle = match read {
+            Ok(read @ 1..) => {
+                let input = scratch.get(..read).unwrap_or_default();
+                state.receive(input, &shared, pool, warnings, now);
+                false
+            }
+            Err(error) if is_time_limit(&error) => true,
+            Ok(0) | Err(_) => {
+                state.conn.peer_closed(now);
+                true
+            }
+        };
+        if leaving.now(idle, now) {
+            state.conn.shutdown(now);
+        }
+    }
+    // A handler may still run and hold the socket; the peer need not wait for that.
+    shared.socket.shutdown();
+    Closed::new(state.conn.close_reason().cloned(), *state.conn.stats())
+}

@@ -1,0 +1,210 @@
+//! What is this adapter's own. The behaviours that all adapters share are in the examples'
+//! `tests/behaviour`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use spop_blocking::{Agent, CloseReason, Limits, Peer, Report, Scope, Server, Service, StopHandle};
+use spop_proto::wire::NotifyPayload;
+use spop_proto::{Dialect, EngineConfig, EngineConnection, EngineEvent, NotifyId};
+
+/// HAProxy's side over any blocking stream.
+struct Engine<S> {
+    stream: S,
+    conn: EngineConnection,
+}
+
+impl<S: Read + Write> Engine<S> {
+    /// Connects and shakes hands.
+    fn ready(stream: S) -> Self {
+        let hour = Duration::from_secs(3600);
+        let config = EngineConfig::new(Dialect::New).processing_timeout(hour).unwrap();
+        let mut engine = Self { stream, conn: EngineConnection::new(config, Instant::now()) };
+        engine.answers(0);
+        engine
+    }
+
+    fn send(&mut self, number: i64) -> NotifyId {
+        let payload = NotifyPayload::new("m").arg("number", number);
+        let id = self.conn.notify(payload.as_bytes().unwrap(), Instant::now()).unwrap();
+        self.flush();
+        id
+    }
+
+    fn flush(&mut self) {
+        self.stream.write_all(self.conn.transmit()).unwrap();
+        let all = self.conn.transmit().len();
+        self.conn.transmitted(all);
+    }
+
+    /// Reads until there are that many answers; with 0, until the handshake is done.
+    fn answers(&mut self, count: usize) -> Vec<(NotifyId, String)> {
+        self.flush();
+        let mut answers = Vec::new();
+        let mut scratch = [0; 4096];
+        loop {
+            let read = self.stream.read(&mut scratch).unwrap();
+            assert!(read > 0, "the agent has gone");
+            let mut input = &scratch[..read];
+            while let Some(event) = self.conn.receive(&mut input, Instant::now()).unwrap() {
+                match event {
+                    EngineEvent::Ack { id, mut actions, .. } => {
+                        let action = actions.next().unwrap().unwrap();
+                        answers.push((id, action.to_string()));
+                    }
+                    EngineEvent::Hello(_) if count == 0 => return answers,
+                    other => panic!("{other:?}"),
+                }
+            }
+            if count > 0 && answers.len() >= count {
+                return answers;
+            }
+        }
+    }
+}
+
+fn start<S: Service>(agent: Agent<S>) -> (TcpStream, StopHandle, thread::JoinHandle<Report>) {
+    let server: Server<S, _> = agent.bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().socket_addr().unwrap();
+    let stop = server.stop_handle();
+    let running = thread::spawn(move || server.run());
+    (TcpStream::connect(address).unwrap(), stop, running)
+}
+
+#[test]
+fn inline_one_after_the_other() {
+    let agent = Agent::inline(|notify, ack| {
+        ack.set(Scope::Transaction, "n", notify.require("m")?.get::<i64>("number")?)?;
+        Ok(())
+    });
+    let (stream, stop, running) = start(agent);
+    let mut engine = Engine::ready(stream);
+    for number in 0..100 {
+        let id = engine.send(number);
+        assert_eq!(engine.answers(1), [(id, format!("set-var txn.n int64:{number}"))]);
+    }
+    drop(engine);
+    stop.stop();
+    stop.stop();
+    assert_eq!(running.join().unwrap().stats.answered, 100);
+}
+
+/// All four have to be there at once for any of them to go on.
+#[test]
+fn workers_run_beside_each_other() {
+    let together = Arc::new(Barrier::new(4));
+    let agent = Agent::inline(move |notify, ack| {
+        together.wait();
+        ack.set(Scope::Transaction, "n", notify.require("m")?.get::<i64>("number")?)?;
+        Ok(())
+    });
+    let (stream, stop, running) = start(agent.workers(4));
+    let mut engine = Engine::ready(stream);
+    let asked: BTreeMap<_, _> = (0..4).map(|n| (n, engine.send(n))).collect();
+    let mut answers = engine.answers(4);
+    answers.sort_by_key(|(_, action)| action.clone());
+    for (number, id) in asked {
+        let index = usize::try_from(number).unwrap();
+        assert_eq!(answers[index], (id, format!("set-var txn.n int64:{number}")));
+    }
+    drop(engine);
+    stop.stop();
+    assert_eq!(running.join().unwrap().stats.answered, 4);
+}
+
+/// With one worker and room for one more, the third has no place.
+#[test]
+fn beyond_the_room_for_waiting_requests_are_shed() {
+    let (started, gate) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (begun, opened) = (Arc::clone(&started), Arc::clone(&gate));
+    let agent = Agent::inline(move |_, ack| {
+        begun.wait();
+        opened.wait();
+        ack.set(Scope::Transaction, "done", true)?;
+        Ok(())
+    });
+    let fallback = [spop_blocking::Action::set(Scope::Transaction, "shed", true)];
+    let config = spop_blocking::AgentConfig::new().fallback(fallback).unwrap();
+    let agent = agent.config(config).workers(1).waiting(1);
+    let (stream, stop, running) = start(agent);
+    let mut engine = Engine::ready(stream);
+    let first = engine.send(1);
+    started.wait();
+    let (second, third) = (engine.send(2), engine.send(3));
+    assert_eq!(engine.answers(1), [(third, "set-var txn.shed bool:true".to_owned())]);
+    gate.wait();
+    assert_eq!(engine.answers(1), [(first, "set-var txn.done bool:true".to_owned())]);
+    started.wait();
+    gate.wait();
+    assert_eq!(engine.answers(1), [(second, "set-var txn.done bool:true".to_owned())]);
+    drop(engine);
+    stop.stop();
+    assert_eq!(running.join().unwrap().stats.shed, 1);
+}
+
+/// Nothing can end a handler that does not return; the server ends all the same.
+#[test]
+fn a_handler_that_never_returns_is_left_behind() {
+    let agent = Agent::inline(|_, _| {
+        loop {
+            thread::park();
+        }
+    });
+    let short = |limits: Limits| {
+        let time = Duration::from_millis(10);
+        limits.drain_timeout(time).and_then(|limits| limits.close_timeout(time))
+    };
+    let (stream, stop, running) = start(agent.limits(short(Limits::new()).unwrap()));
+    let mut engine = Engine::ready(stream);
+    engine.send(1);
+    stop.stop();
+    assert_eq!(running.join().unwrap().cut, 1);
+}
+
+/// A stream without time limits: deadlines are looked at when a read returns.
+#[test]
+fn any_stream_is_served_inline() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let serving = thread::spawn(move || {
+        let agent = Agent::inline(|_, ack| Ok(ack.set(Scope::Transaction, "ok", true)?));
+        agent.serve_connection(theirs, Peer::Unknown)
+    });
+    let mut engine = Engine::ready(ours);
+    let id = engine.send(1);
+    assert_eq!(engine.answers(1), [(id, "set-var txn.ok bool:true".to_owned())]);
+    drop(engine);
+    let closed = serving.join().unwrap();
+    assert_eq!(closed.reason, CloseReason::PeerClosed);
+    assert_eq!(closed.stats.answered, 1);
+}
+
+/// What the name promises.
+#[test]
+fn there_is_no_async_runtime_in_its_tree() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--edges", "normal", "--all-features", "--prefix", "none"])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.contains(&"spop-proto"), "{names:?}");
+    for runtime in ["tokio", "async-std", "async-io", "async-executor", "smol", "mio", "polling"] {
+        assert!(!names.contains(&runtime), "{runtime} is in the tree: {names:?}");
+    }
+}
