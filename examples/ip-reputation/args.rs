@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
-use spop_tokio::{Endpoint, Scope};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
+use spop_proto::{Endpoint, Scope};
 
 /// Tell HAProxy the reputation of its clients: an SPOE agent.
 ///
 /// Every message with an argument `ip` (IPv4 or IPv6) is answered with the variable `ip_score`, an
 /// INT32: the score of the longest prefix of the list that covers the address, 10 where none does.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_long_help = AFTER_HELP, after_help = SHORT_AFTER_HELP)]
+#[command(name = "ip-reputation", version, max_term_width = 100)]
+#[command(after_long_help = AFTER_HELP, after_help = SHORT_AFTER_HELP)]
 pub(crate) struct Args {
     /// Where HAProxy finds the agent: ADDRESS:PORT, or unix:PATH for a Unix socket.
     #[arg(long, value_name = "ENDPOINT", default_value = "127.0.0.1:12345")]
@@ -30,6 +32,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SCOPE", value_enum, default_value_t = ScopeWord::Transaction)]
     pub(crate) scope: ScopeWord,
 
+    /// What the agent runs on; its answers are the same.
+    #[arg(long, value_name = "RUNTIME", value_enum, default_value_t = Runtime::Tokio)]
+    pub(crate) runtime: Runtime,
+
+    /// With --runtime blocking: how many threads compute answers, for all connections together.
+    ///
+    /// With 0 each connection computes its own on the thread it has anyway.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) workers: usize,
+
     /// Read the list, say what is in it, and exit: 0 if it can be used, 1 if not.
     #[arg(long, requires = "list")]
     pub(crate) check: bool,
@@ -39,12 +51,40 @@ pub(crate) struct Args {
     /// Starts the agent and the `haproxy` found in $HAPROXY or on the PATH, both on free ports of
     /// 127.0.0.1, with the configuration of this example; without one its part is played by
     /// spop-proto. Exit status 0 if every request went as it should.
-    #[arg(long, conflicts_with_all = ["listen", "list", "scope", "check"])]
+    #[arg(long, conflicts_with_all = ["listen", "list", "scope", "runtime", "workers", "check"])]
     pub(crate) demo: bool,
 
     /// With --demo: leave HAProxy and the agent running until Ctrl-C.
     #[arg(long, requires = "demo")]
     pub(crate) keep: bool,
+}
+
+impl Args {
+    /// The command line of this process, which ends here if that is not right.
+    pub(crate) fn from_command_line() -> Self {
+        Self::parse().fitting().unwrap_or_else(|error| error.exit())
+    }
+
+    /// What clap cannot say in attributes.
+    fn fitting(self) -> Result<Self, clap::Error> {
+        if self.workers > 0 && self.runtime != Runtime::Blocking {
+            let text =
+                "'--workers' needs '--runtime blocking': the others have threads of their own";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
+        }
+        Ok(self)
+    }
+}
+
+/// What the agent runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    /// Crate spop-tokio
+    Tokio,
+    /// Crate spop-asyncstd, for programs that are on async-std already
+    AsyncStd,
+    /// Crate spop-blocking: no async runtime, a thread for each connection
+    Blocking,
 }
 
 /// A variable's scope as HAProxy's configuration spells it.
@@ -88,7 +128,7 @@ Signals:
   SIGHUP           read the list again. No connection is touched; requests see the old list until
                    the new one is complete. A list with an error is refused and the old one stays
   SIGTERM, Ctrl-C  fail HAProxy's health checks for 3 s so that it goes elsewhere, finish what is
-                   under way, say how it went, exit 0. A second one ends at once, exit 1
+                   under way, log how it went, exit 0. A second one ends at once, exit 1
 
 Environment:
   RUST_LOG         what to log, to stderr: error, warn, info (default), debug, trace, or by target:
@@ -99,18 +139,18 @@ Examples:
   ip-reputation --demo
   ip-reputation --list reputation.list
   ip-reputation --list reputation.list --listen unix:/run/iprep.sock
+  ip-reputation --list reputation.list --runtime blocking --workers 4
   ip-reputation --list reputation.list --check && kill -HUP $(pidof ip-reputation)
 
 HAProxy's side is haproxy.cfg and spoe.conf beside this program's source.";
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Args, String> {
         Args::try_parse_from([&["ip-reputation"], words].concat())
+            .and_then(Args::fitting)
             .map_err(|error| error.to_string())
     }
 
@@ -125,6 +165,20 @@ mod tests {
         assert_eq!(args.listen.to_string(), "127.0.0.1:12345");
         assert_eq!(args.scope, ScopeWord::Transaction);
         assert_eq!(args.list, None);
+        assert_eq!((args.runtime, args.workers), (Runtime::Tokio, 0));
+    }
+
+    #[test]
+    fn runtimes() {
+        for (word, runtime) in [
+            ("tokio", Runtime::Tokio),
+            ("async-std", Runtime::AsyncStd),
+            ("blocking", Runtime::Blocking),
+        ] {
+            assert_eq!(parse(&["--runtime", word]).unwrap().runtime, runtime, "{word}");
+        }
+        let args = parse(&["--workers", "4", "--runtime", "blocking"]).unwrap();
+        assert_eq!(args.workers, 4);
     }
 
     #[test]
@@ -157,5 +211,8 @@ mod tests {
         assert!(parse(&["--keep"]).unwrap_err().contains("--demo"));
         assert!(parse(&["--demo", "--list", "x"]).unwrap_err().contains("cannot be used with"));
         assert!(parse(&["--listen", "12345"]).is_err());
+        assert!(parse(&["--runtime", "smol"]).unwrap_err().contains("async-std"));
+        assert!(parse(&["--workers", "4"]).unwrap_err().contains("--runtime blocking"));
+        assert!(parse(&["--demo", "--runtime", "tokio"]).is_err());
     }
 }

@@ -10,11 +10,13 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use self::agent::{DemoAgent, Seen};
 use self::haproxy::{HaProxy, Program};
 use self::played::Player;
 use self::table::{Row, Table};
-use crate::StopSignals;
+use crate::signals::Signals;
 
 /// The list that comes with the example.
 const LIST: &str = include_str!("reputation.list");
@@ -54,14 +56,16 @@ struct Outcome {
 
 /// Runs the demo; an error if anything went otherwise than it should.
 pub(crate) async fn run(keep: bool) -> Result<(), DemoError> {
-    let mut signals = StopSignals::install().map_err(context("signals"))?;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let signals = Signals::stop().map_err(context("signals"))?;
+    signals.on_each(move || _ = tell.send(())).map_err(context("signals"))?;
     // Dropped here, whatever the reason, HAProxy ends with the demo.
     let kept = tokio::select! {
         result = show(keep) => result?,
-        () = signals.next() => return Err(DemoError::new("interrupted")),
+        _ = told.recv() => return Err(DemoError::new("interrupted")),
     };
     if kept.is_some() {
-        signals.next().await;
+        told.recv().await;
     }
     Ok(())
 }

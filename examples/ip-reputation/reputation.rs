@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use spop_tokio::{Ack, Action, HandlerError, Notify, Scope, Service, SetError};
+use spop_proto::{Ack, Action, HandlerError, Notify, Scope, Service, SetError};
 
 use crate::list::List;
 

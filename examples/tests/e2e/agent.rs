@@ -7,19 +7,60 @@ use std::process::Command;
 use crate::bench::{Failure, equal};
 use crate::haproxy::{Log, Process};
 
+/// What `ip-reputation` runs on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Runtime {
+    Tokio,
+    AsyncStd,
+    Blocking,
+    /// Blocking, with answers computed by a pool of threads.
+    BlockingWorkers,
+}
+
+impl Runtime {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Tokio, Self::AsyncStd, Self::Blocking, Self::BlockingWorkers];
+
+    /// Its name in reports.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tokio => "tokio",
+            Self::AsyncStd => "async-std",
+            Self::Blocking => "blocking",
+            Self::BlockingWorkers => "blocking-workers",
+        }
+    }
+
+    /// How the program is told.
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Tokio => &["--runtime", "tokio"],
+            Self::AsyncStd => &["--runtime", "async-std"],
+            Self::Blocking => &["--runtime", "blocking"],
+            Self::BlockingWorkers => &["--runtime", "blocking", "--workers", "2"],
+        }
+    }
+}
+
 /// A running `ip-reputation`. Dropped, it is killed.
 #[derive(Debug)]
 pub(crate) struct Agent(Process);
 
 impl Agent {
     /// Starts it and returns once it accepts connections.
-    pub(crate) fn start(listen: &str, list: &Path, more: &[&str]) -> io::Result<Self> {
+    pub(crate) fn start(
+        runtime: Runtime,
+        listen: &str,
+        list: &Path,
+        more: &[&str],
+    ) -> io::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ip-reputation"));
-        command.args(["--listen", listen, "--list"]).arg(list).args(more);
+        command.args(["--listen", listen, "--list"]).arg(list).args(runtime.arguments()).args(more);
         // A developer's RUST_LOG must not take away the lines that are waited for here.
         command.env_remove("RUST_LOG");
         let agent = Self(Process::start("ip-reputation", &mut command)?);
-        agent.log().wait_for(0, "listening")?;
+        agent.log().wait_for(0, "agent listening")?;
         Ok(agent)
     }
 

@@ -7,24 +7,25 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Runtime};
 use crate::cases::Case;
 use crate::haproxy::{Directory, Haproxy, Log, Program, Setup};
 
-/// The surroundings of one case: the HAProxy it runs with, a directory of its own, and the logs of
-/// all that it starts, which a failure shows.
+/// The surroundings of one case: the HAProxy and the runtime it runs with, a directory of its own, and
+/// the logs of all that it starts, which a failure shows.
 #[derive(Debug)]
 pub(crate) struct Bench {
     program: Program,
+    runtime: Runtime,
     directory: Directory,
     logs: Mutex<Vec<(String, Log)>>,
 }
 
 impl Bench {
     /// Runs a case; an error is the whole message, logs included.
-    pub(crate) fn run(program: Program, case: Case) -> Result<(), String> {
+    pub(crate) fn run(program: Program, runtime: Runtime, case: Case) -> Result<(), String> {
         let directory = Directory::new().map_err(|error| error.to_string())?;
-        let bench = Self { program, directory, logs: Mutex::default() };
+        let bench = Self { program, runtime, directory, logs: Mutex::default() };
         case(&bench).map_err(|failure| {
             let mut message = failure.to_string();
             for (name, log) in &*bench.logs() {
@@ -71,7 +72,7 @@ impl Bench {
         list: &Path,
         more: &[&str],
     ) -> Result<Agent, Failure> {
-        let agent = Agent::start(&listen.to_string(), list, more)?;
+        let agent = Agent::start(self.runtime, &listen.to_string(), list, more)?;
         self.keep("ip-reputation", agent.log());
         Ok(agent)
     }

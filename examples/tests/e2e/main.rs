@@ -9,6 +9,9 @@
 //! HAPROXY=/path/to/haproxy cargo test -p spop-examples --test e2e [NAME]
 //! ```
 //!
+//! A case in which `ip-reputation` takes part is run for each runtime it can be started with, and is
+//! reported as `VERSION::RUNTIME::CASE`; the others run once, as `VERSION::CASE`.
+//!
 //! - `bench`: what a case is given, and how its failures are told
 //! - `agent`: the program `ip-reputation` as a child process
 //! - `spy`: an agent in this process, which shows what it received
@@ -32,8 +35,9 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use crate::agent::Runtime;
 use crate::bench::Bench;
-use crate::cases::{ALL, Case};
+use crate::cases::{Case, FOR_EACH_RUNTIME, ONCE};
 use crate::haproxy::{Program, Unpack};
 
 fn main() -> ExitCode {
@@ -52,19 +56,27 @@ fn main() -> ExitCode {
 
     let mut trials = Vec::new();
     for program in programs {
-        for (name, case) in ALL {
+        let mut add = |name: &str, runtime, case| {
             trials.push(match &program {
-                Ok(program) => trial(program.clone(), name, *case),
+                Ok(program) => trial(program.clone(), name, runtime, case),
                 Err(error) => absent(error, name),
             });
+        };
+        for runtime in Runtime::ALL {
+            for (name, case) in FOR_EACH_RUNTIME {
+                add(&format!("{}::{name}", runtime.name()), runtime, *case);
+            }
+        }
+        for (name, case) in ONCE {
+            add(name, Runtime::Tokio, *case);
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn trial(program: Program, name: &str, case: Case) -> Trial {
+fn trial(program: Program, name: &str, runtime: Runtime, case: Case) -> Trial {
     let name = format!("{}::{name}", program.version);
-    Trial::test(name, move || Bench::run(program, case).map_err(Failed::from))
+    Trial::test(name, move || Bench::run(program, runtime, case).map_err(Failed::from))
 }
 
 /// A case without an HAProxy: ignored where the machine has none, failed where one was promised.

@@ -99,7 +99,7 @@ pub(super) fn sighup_reloads_the_list_under_load(bench: &Bench) -> Result<(), Fa
 }
 
 /// SIGTERM under load: the health check fails first, so that HAProxy stops asking, while all that it
-/// still asks is answered; then the agent leaves with status 0.
+/// still asks is answered; then the agent says how it went, once, and leaves with status 0.
 pub(super) fn sigterm_drains(bench: &Bench) -> Result<(), Failure> {
     let address = port()?;
     let mut agent = bench.agent(address, &bench.write("list", "10.0.0.0/8 30\n")?)?;
@@ -124,9 +124,28 @@ pub(super) fn sigterm_drains(bench: &Bench) -> Result<(), Failure> {
     ensure(status.is_none(), || format!("it left before HAProxy took it out: {status:?}"))?;
     let status = agent.process().wait()?;
     equal("exit code", status.code(), Some(0))?;
+    let lines = agent.log().lines(0);
+    let reports: Vec<_> =
+        lines.iter().filter(|line| line.contains(" connections drained")).collect();
+    equal("reports", reports.len(), 1)?;
+    ensure(reports.iter().all(|line| line.ends_with(" 0 cut")), || format!("{reports:?}"))?;
 
     let replies = load.finish()?;
     let asked = replies.get(..asked).unwrap_or_default();
     equal("errors while HAProxy asked it", errors(asked), 0)?;
     ensure(asked.len() > told, || "nothing was asked between SIGTERM and DOWN".to_owned())
+}
+
+/// Told a second time, it does not wait for anything any more: 1 says that it was not its usual end.
+pub(super) fn second_signal_ends_at_once(bench: &Bench) -> Result<(), Failure> {
+    for (first, second) in [("TERM", "INT"), ("INT", "TERM")] {
+        let mut agent = bench.agent(port()?, &bench.write("list", "")?)?;
+        agent.process().signal(first)?;
+        agent.log().wait_for(0, "stopping: health checks fail")?;
+        agent.process().signal(second)?;
+        let status = agent.process().wait()?;
+        equal("exit code", status.code(), Some(1))?;
+        agent.log().wait_for(0, "told to stop a second time")?;
+    }
+    Ok(())
 }
