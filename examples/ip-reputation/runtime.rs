@@ -60,6 +60,6 @@ pub(crate) fn blocking(
     let server = agent.bind(listen)?;
     let tell = server.stop_handle();
     stop.on_first(move || tell.stop())?;
-    server.run();
+    server.run()?;
     Ok(())
 }

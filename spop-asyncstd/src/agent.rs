@@ -191,7 +191,9 @@ impl<D: Dispatch> Agent<D> {
         Stop: Future<Output = ()>,
         T: Timer,
     {
-        connection::serve(self, (stream, peer), (AgentConnection::new, None), stop, timer)
+        let config = self.config.clone();
+        let begin = move |now| AgentConnection::new(config, peer, now);
+        connection::serve(self, (stream, peer), begin, stop, timer)
     }
 }
 

@@ -14,7 +14,7 @@ use futures_util::future::select;
 use spop_proto::driver::{Driver, LazyTimer, Notice, TimerStep};
 use spop_proto::handler::Dispatch;
 use spop_proto::server::Closed;
-use spop_proto::{AgentConfig, AgentConnection, Peer};
+use spop_proto::{AgentConnection, Peer};
 
 use crate::agent::Agent;
 use crate::log;
@@ -33,35 +33,29 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// How the state machine of a connection is made.
-pub(crate) type Begin = fn(AgentConfig, Peer, Instant) -> AgentConnection;
-
-/// What a connection that counts against the limit holds until its end.
-pub(crate) type Seat = Arc<()>;
-
 /// Serves a stream to its end; `stop` asks it to leave.
 ///
 /// The arguments of an `async fn` that it moves into its variables take their place in the future
 /// twice, hence a function that returns a block and a state machine that is made within it.
-pub(crate) fn serve<D, S, Stop, T>(
+pub(crate) fn serve<D, S, Begin, Stop, T>(
     agent: &Agent<D>,
     (mut stream, peer): (S, Peer),
-    (begin, seat): (Begin, Option<Seat>),
+    begin: Begin,
     stop: Stop,
     timer: T,
-) -> impl Future<Output = Closed> + use<D, S, Stop, T>
+) -> impl Future<Output = Closed> + use<D, S, Begin, Stop, T>
 where
     D: Dispatch,
     S: AsyncRead + AsyncWrite + Unpin,
+    Begin: FnOnce(Instant) -> AgentConnection,
     Stop: Future<Output = ()>,
     T: Timer,
 {
     let (dispatch, warnings) = (Arc::clone(&agent.dispatch), Arc::clone(&agent.warnings));
-    let config = agent.config.clone();
     let mut stop = Box::pin(stop.fuse());
     let serving = async move {
         let service: &D = &dispatch;
-        let mut driver = Driver::new(begin(config, peer, timer.now()));
+        let mut driver = Driver::new(begin(timer.now()));
         let mut unflushed = false;
         let mut lazy = LazyTimer::default();
         let mut wait = pin!(None);
@@ -118,7 +112,6 @@ where
         })
         .await;
         let closed = driver.finish();
-        drop(seat);
         // A stream such as TLS has a goodbye of its own to send; the peer may not want to take it.
         let closing = poll_fn(|cx| Pin::new(&mut stream).poll_close(cx));
         let patience = pin!(timer.wait_until(timer.now() + CLOSE));

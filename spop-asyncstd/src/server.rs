@@ -6,7 +6,6 @@ use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,11 +17,11 @@ use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use spop_proto::handler::Dispatch;
-use spop_proto::server::{AcceptBackoff, Closed, LameDuck, Warning, Warnings};
-use spop_proto::{AgentConnection, Endpoint, Health, Peer, Report};
+use spop_proto::server::{AcceptBackoff, Closed, LameDuck, Seats, Warning, Warnings};
+use spop_proto::{Endpoint, Health, Limits, Peer, Report};
 
 use crate::agent::Agent;
-use crate::connection::{self, Begin, Seat};
+use crate::connection;
 use crate::listener::Listener;
 use crate::log;
 
@@ -69,7 +68,7 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
         log::info!(listen = %local, "agent listening");
         let (config, lame_duck) = agent.config.for_server();
         agent.config = config;
-        let mut connections = Connections::new();
+        let mut connections = Connections::new(agent.config.current_limits());
         let mut backoff = AcceptBackoff::new();
         let mut stop = pin!(stopping(stop, &lame_duck, agent.lame_duck));
         loop {
@@ -139,8 +138,7 @@ type Ended = Result<Closed, Box<dyn Any + Send>>;
 /// The tasks of all connections. Dropped, they are cancelled.
 struct Connections {
     tasks: FuturesUnordered<JoinHandle<Ended>>,
-    /// Cloned for each connection that is served, and not only turned away.
-    seats: Seat,
+    seats: Seats,
     report: Report,
     /// Closed when connections are to leave; nothing is ever sent.
     leave: Sender<()>,
@@ -148,10 +146,10 @@ struct Connections {
 }
 
 impl Connections {
-    fn new() -> Self {
+    fn new(limits: &Limits) -> Self {
         let (leave, leaving) = bounded(1);
-        let tasks = FuturesUnordered::new();
-        Self { tasks, seats: Arc::default(), report: Report::default(), leave, leaving }
+        let (tasks, seats) = (FuturesUnordered::new(), Seats::new(limits));
+        Self { tasks, seats, report: Report::default(), leave, leaving }
     }
 
     fn add<D, S>(&mut self, agent: &Agent<D>, stream: S, peer: Peer)
@@ -159,27 +157,22 @@ impl Connections {
         D: Dispatch,
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let limit = agent.config.current_limits().max_connections();
-        // A connection that is only turned away takes no seat from one that could be served.
-        let over_limit = Arc::strong_count(&self.seats) > limit;
-        if over_limit {
-            if self.tasks.len() >= limit.saturating_mul(2) {
-                return;
-            }
-            if let Some(suppressed) = agent.warnings.admit(Warning::Connections, Instant::now()) {
-                log::warn!(suppressed, %peer, limit, "too many connections");
-            }
-        }
         self.report.accepted();
-        let how: (Begin, Option<Seat>) = match over_limit {
-            false => (AgentConnection::new, Some(Arc::clone(&self.seats))),
-            true => (AgentConnection::over_limit, None),
+        let Some(admission) = self.seats.admit(self.tasks.len()) else {
+            return self.report.turned_away();
         };
+        if admission.is_turned_away()
+            && let Some(suppressed) = agent.warnings.admit(Warning::Connections, Instant::now())
+        {
+            log::warn!(suppressed, %peer, "too many connections");
+        }
+        let config = agent.config.clone();
+        let begin = move |now| admission.connection(config, peer, now);
         let leaving = self.leaving.clone();
         let stop = async move {
             let _ = leaving.recv().await;
         };
-        let serving = connection::serve(agent, (stream, peer), how, stop, Timer::at);
+        let serving = connection::serve(agent, (stream, peer), begin, stop, Timer::at);
         // async-std would hand the panic on to whoever joins the task: the server.
         self.tasks.push(task::spawn(AssertUnwindSafe(serving).catch_unwind()));
     }

@@ -8,18 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spop_proto::server::{AcceptBackoff, Closed, Warning};
-use spop_proto::{AgentConnection, Endpoint, Health, Peer, Report, Service};
+use spop_proto::server::{AcceptBackoff, Closed, Seats, Warning};
+use spop_proto::{Endpoint, Health, Peer, Report, Service};
 
 use crate::agent::Agent;
 use crate::connection;
 use crate::listener::Listener;
 use crate::log::event;
 use crate::workers::{self, Pool};
-
-/// As many connections as are served, but at least this number, may be there to be turned away;
-/// beyond that they are dropped at once.
-const TURNED_AWAY: usize = 64;
 
 /// An agent with its listener. Connections made before [`run`](Self::run) wait in the backlog.
 #[must_use = "a server accepts nothing until it runs"]
@@ -91,8 +87,11 @@ impl<S: Service, L: Listener> Server<S, L> {
     }
 
     /// Serves until a [`StopHandle`] says stop, then drains: see the crate's page on what happens
-    /// on stop. Where no thread can be had, connections are turned away until there is one.
-    pub fn run(self) -> Report {
+    /// on stop. Where no thread can be had for a connection it is dropped.
+    ///
+    /// # Errors
+    /// When there is no thread to accept connections on, or none for the workers.
+    pub fn run(self) -> io::Result<Report> {
         event!(info, listen = %self.local, "agent listening");
         let Self { mut agent, listener, stop, .. } = self;
         let (config, switch) = agent.config.for_server();
@@ -100,19 +99,16 @@ impl<S: Service, L: Listener> Server<S, L> {
         let (lame_duck, limits) = (agent.lame_duck, agent.config.current_limits().clone());
         let (ended, ends) = mpsc::channel();
         let shared = Arc::new(Shared::default());
-        let accepting =
-            Accepting { agent, ended, shared: Arc::clone(&shared), seats: Arc::default() };
+        let seats = Seats::new(&limits);
+        let accepting = Accepting { agent, ended, shared: Arc::clone(&shared), seats };
 
         // Accepting blocks, so it has a thread of its own, and this one waits for the stop.
+        let pool = accepting.start_pool()?;
         let listening = Arc::clone(&listener);
         let report = Arc::new(Mutex::new(Report::default()));
         let accepted = Arc::clone(&report);
         let thread = thread::Builder::new().name("spop-accept".to_owned());
-        let acceptor = thread.spawn(move || accepting.run(&*listening, &accepted));
-        let Ok(acceptor) = acceptor else {
-            event!(error, "no thread to accept connections on");
-            return Report::default();
-        };
+        let acceptor = thread.spawn(move || accepting.run(&*listening, &pool, &accepted))?;
         stop.wait(None);
         switch.set();
         if !lame_duck.is_zero() {
@@ -140,7 +136,7 @@ impl<S: Service, L: Listener> Server<S, L> {
             }
         }
         event!(info, %report, "agent stopped");
-        report
+        Ok(report)
     }
 }
 
@@ -172,14 +168,17 @@ struct Accepting<S> {
     agent: Agent<S>,
     ended: mpsc::Sender<End>,
     shared: Arc<Shared>,
-    /// Cloned for each connection that is served.
-    seats: Arc<()>,
+    seats: Seats,
 }
 
 impl<S: Service> Accepting<S> {
-    fn run<L: Listener>(self, listener: &L, report: &Mutex<Report>) {
+    fn run<L: Listener>(
+        self,
+        listener: &L,
+        pool: &Option<Pool<L::Stream>>,
+        report: &Mutex<Report>,
+    ) {
         let mut backoff = AcceptBackoff::new();
-        let pool = self.start_pool();
         while !self.shared.deaf.load(Ordering::Acquire) {
             let failed = match listener.accept() {
                 // What woke the thread at the end is not served.
@@ -204,17 +203,13 @@ impl<S: Service> Accepting<S> {
         }
     }
 
-    /// The workers, if there are to be any. Without the threads for them handlers run inline.
-    fn start_pool<T: crate::Socket>(&self) -> Option<Pool<T>> {
+    /// The workers, if there are to be any.
+    fn start_pool<T: crate::Socket>(&self) -> io::Result<Option<Pool<T>>> {
         let Agent { workers, waiting, config, service, warnings, .. } = &self.agent;
         if *workers == 0 {
-            return None;
+            return Ok(None);
         }
-        let pool = Pool::start(*workers, *waiting, config, service, warnings);
-        if pool.is_err() {
-            event!(error, workers, "no threads for the workers: handlers run inline");
-        }
-        pool.ok()
+        Pool::start(*workers, *waiting, config, service, warnings).map(Some)
     }
 
     fn admit<T: crate::Socket>(
@@ -225,28 +220,20 @@ impl<S: Service> Accepting<S> {
         report: &Mutex<Report>,
     ) -> io::Result<()> {
         let Agent { config, service, warnings, .. } = &self.agent;
-        let limit = config.current_limits().max_connections();
-        // Those that are turned away take no seat, or a storm of them would keep all seats taken.
-        let over_limit = Arc::strong_count(&self.seats) > limit;
-        if over_limit {
+        let Some(admission) = self.seats.admit(self.shared.open.load(Ordering::Acquire)) else {
+            report.lock().unwrap_or_else(PoisonError::into_inner).turned_away();
+            return Ok(());
+        };
+        if admission.is_turned_away() {
             self.warn(Warning::Connections, |suppressed| {
-                event!(warn, suppressed, %peer, limit, "too many connections");
+                event!(warn, suppressed, %peer, "too many connections");
             });
         }
         let (config, service) = (config.clone(), Arc::clone(service));
         let (warnings, ended) = (Arc::clone(warnings), self.ended.clone());
         let open = Open::new(&self.shared);
-        if over_limit && self.shared.open.load(Ordering::Acquire) > limit + limit.max(TURNED_AWAY) {
-            report.lock().unwrap_or_else(PoisonError::into_inner).turned_away();
-            return Ok(());
-        }
-        let seat = (!over_limit).then(|| Arc::clone(&self.seats));
         let serving = move || {
-            let now = Instant::now();
-            let conn = match over_limit {
-                false => AgentConnection::new(config, peer, now),
-                true => AgentConnection::over_limit(config, peer, now),
-            };
+            let conn = admission.connection(config, peer, Instant::now());
             let stopping = || open.0.leaving.load(Ordering::Acquire);
             let closed = match &pool {
                 None => connection::serve_socket(stream, conn, &*service, &warnings, stopping),
@@ -255,7 +242,6 @@ impl<S: Service> Accepting<S> {
             event!(debug, %peer, reason = %closed.reason, "connection closed");
             let while_stopping = stopping();
             let _ = ended.send(End { closed, while_stopping });
-            drop(seat);
         };
         thread::Builder::new().name("spop-connection".to_owned()).spawn(serving).map(drop)
     }

@@ -229,6 +229,11 @@ pub(crate) fn serve<T: Socket>(
         let read = shared.socket.read(&mut scratch);
         state = shared.lock();
         let now = Instant::now();
+        if state.conn.interest().ready {
+            // A worker has given the last answer owed while this thread was reading: the moment to
+            // leave, which would be over once the next request is in hand.
+            state.receive(&[], &shared, pool, warnings, now);
+        }
         let idle = match read {
             Ok(read @ 1..) => {
                 let input = scratch.get(..read).unwrap_or_default();

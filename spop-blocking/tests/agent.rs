@@ -81,7 +81,7 @@ fn start<S: Service>(agent: Agent<S>) -> (TcpStream, StopHandle, thread::JoinHan
     let server: Server<S, _> = agent.bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().socket_addr().unwrap();
     let stop = server.stop_handle();
-    let running = thread::spawn(move || server.run());
+    let running = thread::spawn(move || server.run().unwrap());
     (TcpStream::connect(address).unwrap(), stop, running)
 }
 

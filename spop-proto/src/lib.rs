@@ -14,9 +14,10 @@
 //! ```
 //!
 //! This crate has no sockets, no clock, no threads and no runtime. **To write an agent, pick an
-//! adapter** (`spop-tokio`) and implement [`Service`] or [`Handler`], or give it a closure. Use
-//! this crate directly to drive connections from an event loop of your own; the contract and the
-//! run loop are on [`AgentConnection`].
+//! adapter** (`spop-tokio`, `spop-blocking` for plain threads, `spop-asyncstd`) and implement
+//! [`Service`] or [`Handler`], or give it a closure. Use this crate directly to drive connections
+//! from an event loop of your own; the contract and the run loop are on [`AgentConnection`], and
+//! what drivers share besides is in [`driver`] and [`server`].
 //!
 //! # What it does for you
 //! - **Every NOTIFY is answered exactly once**, by construction: see [`Ack`]. When a handler gives

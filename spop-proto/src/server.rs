@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{CloseReason, ConnectionStats};
+use crate::{AgentConfig, AgentConnection, CloseReason, ConnectionStats, Limits, Peer};
 
 /// Whether an agent wants requests; what health checks (`option spop-check`) are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,70 @@ impl LameDuck {
 
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The connections of a server, against their limit.
+#[derive(Debug)]
+pub struct Seats {
+    /// Cloned for each connection that is served.
+    taken: Arc<()>,
+    limit: usize,
+}
+
+/// What becomes of a connection that was accepted.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a server has to know both")]
+pub enum Admission {
+    /// It is served.
+    Serve(Seat),
+    /// There is no seat: a health check is answered, anything else closed 100 ms later.
+    TurnAway,
+}
+
+/// A seat that is taken, until this is dropped.
+#[derive(Debug)]
+pub struct Seat(#[expect(dead_code, reason = "counted, never looked at")] Arc<()>);
+
+impl Seats {
+    /// As many connections as are served, but at least this number, may be there to be turned away.
+    const TURNED_AWAY: usize = 64;
+
+    /// Seats for one server.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self { taken: Arc::default(), limit: limits.max_connections() }
+    }
+
+    /// A connection was accepted while `open` others were there, served or being turned away.
+    /// `None` where even those that are turned away have become too many: drop it at once.
+    ///
+    /// Those that are turned away take no seat, or a storm of them would keep all seats taken:
+    /// HAProxy <= 3.0 comes back hundreds of times a second.
+    #[must_use]
+    pub fn admit(&self, open: usize) -> Option<Admission> {
+        if Arc::strong_count(&self.taken) <= self.limit {
+            return Some(Admission::Serve(Seat(Arc::clone(&self.taken))));
+        }
+        let most = self.limit.saturating_add(self.limit.max(Self::TURNED_AWAY));
+        (open < most).then_some(Admission::TurnAway)
+    }
+}
+
+impl Admission {
+    /// The state machine for it, which keeps the seat.
+    #[must_use]
+    pub fn connection(self, config: AgentConfig, peer: Peer, now: Instant) -> AgentConnection {
+        match self {
+            Self::Serve(seat) => AgentConnection::new(config, peer, now).seated(seat),
+            Self::TurnAway => AgentConnection::over_limit(config, peer, now),
+        }
+    }
+
+    /// Whether it is turned away: worth a [`Warning::Connections`].
+    #[must_use]
+    pub const fn is_turned_away(&self) -> bool {
+        matches!(self, Self::TurnAway)
     }
 }
 
@@ -289,6 +353,23 @@ mod tests {
         assert_eq!(limiter.admit(at(9)), None);
         assert_eq!(limiter.admit(at(10)), Some(2));
         assert_eq!(limiter.admit(at(20)), Some(0));
+    }
+
+    #[test]
+    fn seats_are_those_of_the_served() {
+        let limits = Limits::new().connections(2.try_into().unwrap());
+        let seats = Seats::new(&limits);
+        let connection = |admission: Admission| {
+            admission.connection(AgentConfig::new(), Peer::Unknown, Instant::now())
+        };
+        let first = connection(seats.admit(0).unwrap());
+        let second = connection(seats.admit(1).unwrap());
+        let storm: Vec<_> = (2..66).map(|open| seats.admit(open).unwrap()).collect();
+        assert!(storm.iter().all(Admission::is_turned_away));
+        assert!(seats.admit(66).is_none(), "64 are enough to be turned away");
+        drop(second);
+        assert!(!seats.admit(65).unwrap().is_turned_away(), "a seat is free, storm or not");
+        drop((first, storm));
     }
 
     #[test]

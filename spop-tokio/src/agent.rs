@@ -186,7 +186,7 @@ impl<D: Dispatch> Agent<D> {
         let config = self.config.clone();
         let begin = move |now| AgentConnection::new(config, peer, now);
         let (dispatch, warnings) = (Arc::clone(&self.dispatch), Arc::clone(&self.warnings));
-        let serving = connection::serve(stream, begin, dispatch, warnings, stop, None);
+        let serving = connection::serve(stream, begin, dispatch, warnings, stop);
         connection::in_span(serving, peer)
     }
 }

@@ -35,8 +35,7 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Serves a connection to its end. When `stop` is ready it begins to leave. `seat` is kept until
-/// then.
+/// Serves a connection to its end. When `stop` is ready it begins to leave.
 ///
 /// Not an `async fn`: what an async block captures it keeps in one place, while the arguments of an
 /// `async fn` that move on to its variables lie in the future twice; and an idle connection is
@@ -47,7 +46,6 @@ pub(crate) fn serve<S, D>(
     dispatch: Arc<D>,
     warnings: Arc<Warnings>,
     mut stop: Option<Pin<Box<impl Future<Output = ()>>>>,
-    seat: Option<Arc<()>>,
 ) -> impl Future<Output = Closed>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -98,7 +96,6 @@ where
         .await;
         let closed = driver.finish();
         event!(debug, reason = %closed.reason, "connection closed");
-        drop(seat);
         closed
     }
 }

@@ -7,8 +7,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use spop_proto::handler::Dispatch;
-use spop_proto::server::{AcceptBackoff, Closed, Warning};
-use spop_proto::{AgentConnection, Endpoint, Health, Peer, Report};
+use spop_proto::server::{AcceptBackoff, Closed, Seats, Warning};
+use spop_proto::{Endpoint, Health, Peer, Report};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
@@ -17,10 +17,6 @@ use crate::agent::Agent;
 use crate::connection;
 use crate::listener::Listener;
 use crate::log::{event, warning};
-
-/// As many connections as are served, but at least this number, may be there to be turned away;
-/// beyond that they are dropped at once.
-const TURNED_AWAY: usize = 64;
 
 /// An agent with its listener. Connections made before [`run`](Self::run) wait in the backlog.
 #[must_use = "a server accepts nothing until it runs"]
@@ -66,6 +62,7 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
         let leave = Arc::new(Notify::new());
         let mut accepting = Accepting {
             connections: Connections::default(),
+            seats: Seats::new(agent.config.current_limits()),
             agent,
             listener,
             leave: Arc::clone(&leave),
@@ -92,6 +89,7 @@ impl<D, L> fmt::Debug for Server<D, L> {
 struct Accepting<D, L> {
     agent: Agent<D>,
     listener: L,
+    seats: Seats,
     connections: Connections,
     /// Tells all connections to leave.
     leave: Arc<Notify>,
@@ -151,28 +149,21 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
 
     fn admit(&mut self, stream: L::Stream, peer: Peer) {
         self.connections.report.accepted();
+        let Some(admission) = self.seats.admit(self.connections.tasks.len()) else {
+            self.connections.report.turned_away();
+            return;
+        };
         let agent = &self.agent;
-        let limit = agent.config.current_limits().max_connections();
-        // Those that are turned away take no seat, or a storm of them would keep all seats taken.
-        let over_limit = Arc::strong_count(&self.connections.seats) > limit;
-        if over_limit {
-            if self.connections.tasks.len() >= limit.saturating_add(limit.max(TURNED_AWAY)) {
-                self.connections.report.turned_away();
-                return;
-            }
+        if admission.is_turned_away() {
             let now = connection::now();
-            warning!(agent.warnings, Warning::Connections, now, %peer, limit, "too many connections");
+            warning!(agent.warnings, Warning::Connections, now, %peer, "too many connections");
         }
         let config = agent.config.clone();
-        let begin = move |now| match over_limit {
-            false => AgentConnection::new(config, peer, now),
-            true => AgentConnection::over_limit(config, peer, now),
-        };
+        let begin = move |now| admission.connection(config, peer, now);
         let (dispatch, warnings) = (Arc::clone(&agent.dispatch), Arc::clone(&agent.warnings));
         // Made before the server leaves, it hears of that whenever it is polled first.
         let stop = Some(Box::pin(Arc::clone(&self.leave).notified_owned()));
-        let seat = (!over_limit).then(|| Arc::clone(&self.connections.seats));
-        let serving = connection::serve(stream, begin, dispatch, warnings, stop, seat);
+        let serving = connection::serve(stream, begin, dispatch, warnings, stop);
         self.connections.tasks.spawn(connection::in_span(serving, peer));
     }
 }
@@ -181,8 +172,6 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<Closed>,
-    /// Cloned for each connection that is served.
-    seats: Arc<()>,
     report: Report,
 }
 

@@ -12,6 +12,7 @@ use crate::ack::{Ack, StaleTicket, Ticket};
 use crate::info::{ConnectionInfo, Peer};
 use crate::request::Notify;
 use crate::rx::Rx;
+use crate::server::Seat;
 use crate::{AgentConfig, ConnectionStats, ProtocolError, Status};
 
 /// How long a connection beyond the limit is kept: HAProxy >= 3.1 holds on to a connection that it
@@ -187,6 +188,9 @@ impl fmt::Display for CloseReason {
 pub struct AgentConnection {
     rx: Rx,
     core: Core,
+    /// Its place among the connections of its server, if that counts them.
+    #[expect(dead_code, reason = "given back when dropped")]
+    seat: Option<Seat>,
 }
 
 impl AgentConnection {
@@ -194,7 +198,11 @@ impl AgentConnection {
     #[must_use]
     pub fn new(config: AgentConfig, peer: Peer, now: Instant) -> Self {
         let hello = now.checked_add(config.current_limits().hello);
-        Self { rx: Rx::default(), core: Core::new(config, peer, Phase::Hello, hello, now) }
+        Self {
+            rx: Rx::default(),
+            core: Core::new(config, peer, Phase::Hello, hello, now),
+            seat: None,
+        }
     }
 
     /// A connection that was accepted although the agent has as many as it may. Health checks are
@@ -203,7 +211,13 @@ impl AgentConnection {
     #[must_use]
     pub fn over_limit(config: AgentConfig, peer: Peer, now: Instant) -> Self {
         let end = now.checked_add(TURNED_AWAY_AFTER);
-        Self { rx: Rx::default(), core: Core::new(config, peer, Phase::HelloOverLimit, end, now) }
+        let core = Core::new(config, peer, Phase::HelloOverLimit, end, now);
+        Self { rx: Rx::default(), core, seat: None }
+    }
+
+    /// The same with a seat, which it keeps until it is dropped.
+    pub(crate) fn seated(self, seat: Seat) -> Self {
+        Self { seat: Some(seat), ..self }
     }
 
     /// Takes the peer's bytes and gives the next event, `None` when there is no more in them.
@@ -218,7 +232,7 @@ impl AgentConnection {
         input: &mut &'i [u8],
         now: Instant,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
-        let Self { rx, core } = self;
+        let Self { rx, core, .. } = self;
         core.begin(now);
         if !input.is_empty() {
             core.tx.set_active(now);

@@ -40,7 +40,7 @@ impl Adapter for Blocking {
         };
         let server = agent.bind(setup.endpoint)?;
         let (endpoint, stop) = (server.local_addr().clone(), server.stop_handle());
-        Ok(Running::new(endpoint, move || stop.stop(), move || server.run()))
+        Ok(Running::new(endpoint, move || stop.stop(), move || server.run().unwrap()))
     }
 
     fn serve_tls(

@@ -9,6 +9,7 @@ use spop_proto::{Endpoint, EngineConfig, Limits};
 
 use super::sockets::Socket;
 use crate::PATIENCE;
+use crate::adapter::Running;
 use crate::bench::Bench;
 use crate::client::{Client, Told};
 use crate::script::{Word, echo};
@@ -70,32 +71,38 @@ pub(super) fn with_answers_owed(bench: &Bench) {
 
 /// What had arrived before the stop is answered, read or not.
 pub(super) fn with_requests_unread(bench: &Bench) {
-    // More than an adapter reads at once. What is written to a Unix socket has arrived.
-    const UNREAD: u64 = 4000;
-    let socket = Socket::new();
-    let mut agent = socket.bind(bench).unwrap();
+    for round in 0..5 {
+        answers_unread(bench, bench.start(), round, 3);
+        // More than an adapter reads at once: what is written to a Unix socket has arrived.
+        let socket = Socket::new();
+        answers_unread(bench, socket.bind(bench).unwrap(), round, 4000);
+    }
+}
+
+fn answers_unread(bench: &Bench, mut agent: Running, round: i64, unread: usize) {
     let endpoint = agent.endpoint().clone();
     let gate = &bench.script.gate;
     let mut wire = Wire::ready(&endpoint);
-    wire.write(&frame(NOTIFY, FIN, 1, 1, Word::Echo.behind(7).as_bytes().unwrap()));
+    let (came, number) = (gate.left() + 1, 2 * round + i64::from(unread > 3));
+    let slow = Word::Echo.behind(number);
+    wire.write(&frame(NOTIFY, FIN, 1, 1, slow.as_bytes().unwrap()));
     // While the handler holds up the connection, nobody reads.
-    gate.wait_until_came(1);
-    for _ in 0..UNREAD {
-        wire.write(&notify(1));
-    }
+    gate.wait_until_came(came);
+    wire.write(&notify(2).repeat(unread));
     agent.ask_to_stop();
     let end = Instant::now() + PATIENCE;
     while stream::connect(&endpoint).is_ok() {
         assert!(Instant::now() < end, "the agent listens on");
         thread::yield_now();
     }
-    gate.open(7);
-    for number in 0..=UNREAD {
-        assert_eq!(wire.heard().payload, SAYS_7, "after {number} answers");
+    gate.open(number);
+    assert_eq!(wire.heard().stream, 1);
+    for answered in 1..=unread {
+        assert_eq!(wire.heard().payload, SAYS_7, "after {answered} answers of {unread}");
     }
     assert_eq!(wire.goodbye(), 0);
     let report = agent.report();
-    assert_eq!((report.cut, report.stats.answered), (0, UNREAD + 1), "{report}");
+    assert_eq!((report.cut, report.stats.answered), (0, unread as u64 + 1), "{report}");
 }
 
 /// A request that has begun to arrive is waited for.
