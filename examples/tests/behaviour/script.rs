@@ -1,10 +1,11 @@
 //! The handler of all behaviours: what it does is written in what it is asked.
 
 use std::panic::panic_any;
+use std::time::Duration;
 
 use spop_proto::wire::NotifyPayload;
 use spop_proto::{
-    Ack, Action, AgentConfig, Exchange, HandlerError, Notify, Scope, SetError, Value,
+    Ack, Action, AgentConfig, Exchange, HandlerError, Limits, Notify, Scope, SetError, Value,
 };
 
 use crate::gate::Gate;
@@ -70,9 +71,19 @@ pub(crate) fn fallback() -> Vec<String> {
     vec!["set-var txn.failed bool:true".to_owned()]
 }
 
-/// The configuration with that fallback.
+/// The configuration with that fallback, and with [`limits`].
 pub(crate) fn config() -> AgentConfig {
-    AgentConfig::new().fallback([Action::set(Scope::Transaction, "failed", true)]).unwrap()
+    let fallback = [Action::set(Scope::Transaction, "failed", true)];
+    AgentConfig::new().fallback(fallback).unwrap().limits(limits())
+}
+
+/// Limits of time far beyond [`PATIENCE`](crate::PATIENCE): none of them may be what ends a wait,
+/// unless a behaviour sets it.
+pub(crate) fn limits() -> Limits {
+    let long = Duration::from_secs(120);
+    let limits = Limits::new().hello_timeout(long).and_then(|limits| limits.frame_timeout(long));
+    let limits = limits.and_then(|limits| limits.write_timeout(long));
+    limits.and_then(|limits| limits.answer_timeout(long)?.drain_timeout(long)).unwrap()
 }
 
 /// The handler, in the two forms there are. Clones share the gate.

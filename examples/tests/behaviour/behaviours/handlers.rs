@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use spop_proto::Dialect::{New, Old};
-use spop_proto::Limits;
 
 use super::expect_about;
 use crate::adapter::Mode;
 use crate::bench::Bench;
 use crate::client::{Client, patient};
-use crate::script::{Word, echo, fallback};
+use crate::script::{Word, echo, fallback, limits};
 
 pub(super) fn that_fail_or_panic(bench: &Bench) {
     let agent = bench.start();
@@ -46,7 +45,7 @@ pub(super) fn that_fail_or_panic_later(bench: &Bench) {
 
 pub(super) fn that_are_late(bench: &Bench) {
     let limit = Duration::from_millis(150);
-    let agent = bench.start_with(Limits::new().answer_timeout(limit).unwrap());
+    let agent = bench.start_with(limits().answer_timeout(limit).unwrap());
     let gate = &bench.script.gate;
     let mut client = Client::ready(agent.endpoint(), New);
     let mut waits = Vec::new();

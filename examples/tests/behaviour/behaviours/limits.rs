@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use spop_proto::Dialect::{New, Old};
-use spop_proto::{EngineConfig, Limits, Overload};
+use spop_proto::{EngineConfig, Overload};
 
 use super::expect_about;
 use crate::bench::Bench;
 use crate::client::{Client, Told, patient};
-use crate::script::{Word, echo, fallback};
+use crate::script::{Word, echo, fallback, limits};
 use crate::wire::{self, SAYS_7, Wire, notify};
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_millis(150);
 pub(super) fn peer_never_reads(bench: &Bench) {
     const ASKED: u32 = 20_000;
     const ANSWER: i64 = 16_000;
-    let limits = Limits::new()
+    let limits = limits()
         .output((64 * 1024).try_into().unwrap())
         .in_flight(16.try_into().unwrap())
         .overload(Overload::Wait)
@@ -45,7 +45,7 @@ pub(super) fn peer_never_reads(bench: &Bench) {
 
 /// Nothing else of the agent waits for the rest.
 pub(super) fn peer_stops_within_a_frame(bench: &Bench) {
-    let agent = bench.start_with(Limits::new().frame_timeout(SHORT).unwrap());
+    let agent = bench.start_with(limits().frame_timeout(SHORT).unwrap());
     let mut waits = Vec::new();
     for cut in [1, 4, 10, notify(1).len() - 1] {
         let mut wire = Wire::ready(agent.endpoint());
@@ -64,7 +64,7 @@ pub(super) fn peer_stops_within_a_frame(bench: &Bench) {
 }
 
 pub(super) fn peer_says_no_hello(bench: &Bench) {
-    let agent = bench.start_with(Limits::new().hello_timeout(SHORT).unwrap());
+    let agent = bench.start_with(limits().hello_timeout(SHORT).unwrap());
     let mut ready = Client::ready(agent.endpoint(), New);
     let mut waits = Vec::new();
     for said in [0, 1, 50] {
@@ -81,7 +81,7 @@ pub(super) fn peer_says_no_hello(bench: &Bench) {
 
 /// Beyond the limit a request gets the fallback at once.
 pub(super) fn in_flight_shed(bench: &Bench) {
-    let agent = bench.start_with(Limits::new().in_flight(2.try_into().unwrap()));
+    let agent = bench.start_with(limits().in_flight(2.try_into().unwrap()));
     let gate = &bench.script.gate;
     let mut client = Client::ready(agent.endpoint(), New);
     let ids = [1, 2, 3].map(|number| client.queue(&Word::Echo.behind(number)));
@@ -99,7 +99,7 @@ pub(super) fn in_flight_shed(bench: &Bench) {
 
 /// The same, where it has to wait for its turn.
 pub(super) fn in_flight_wait(bench: &Bench) {
-    let limits = Limits::new().in_flight(2.try_into().unwrap()).overload(Overload::Wait);
+    let limits = limits().in_flight(2.try_into().unwrap()).overload(Overload::Wait);
     let agent = bench.start_with(limits);
     let gate = &bench.script.gate;
     let mut client = Client::ready(agent.endpoint(), New);
@@ -123,7 +123,7 @@ pub(super) fn in_flight_wait(bench: &Bench) {
 /// Beyond the limit connections are accepted, health checks answered and the others closed, after
 /// a while and without a word.
 pub(super) fn connections(bench: &Bench) {
-    let agent = bench.start_with(Limits::new().connections(2.try_into().unwrap()));
+    let agent = bench.start_with(limits().connections(2.try_into().unwrap()));
     let endpoint = agent.endpoint();
     let mut first = Client::ready(endpoint, New);
     let second = Client::ready(endpoint, Old);

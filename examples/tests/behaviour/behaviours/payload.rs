@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use spop_proto::Dialect::Old;
-use spop_proto::Limits;
 
 use crate::bench::Bench;
 use crate::client::{Client, patient};
-use crate::script::{Word, echo};
+use crate::script::{Word, echo, limits};
 use crate::wire::{ABORT, ACK, ECHO_7, FIN, NOTIFY, SAYS_7, UNSET, Wire, frame, notify};
 
 pub(super) fn in_fragments(bench: &Bench) {
@@ -49,7 +48,7 @@ pub(super) fn given_up_by_haproxy(bench: &Bench) {
 
 /// Too large, or not continued in time: HAProxy is told to stop, and the connection lives.
 pub(super) fn given_up_by_the_agent(bench: &Bench) {
-    let agent = bench.start_with(Limits::new().payload(1000.try_into().unwrap()));
+    let agent = bench.start_with(limits().payload(1000.try_into().unwrap()));
     let mut wire = Wire::ready(agent.endpoint());
     let piece = [b'B'; 600];
     wire.write(&frame(NOTIFY, 0, 3, 1, &piece));
@@ -66,7 +65,7 @@ pub(super) fn given_up_by_the_agent(bench: &Bench) {
     assert_eq!(agent.stop().stats.refused, 1);
 
     let wait = Duration::from_millis(150);
-    let agent = bench.start_with(Limits::new().frame_timeout(wait).unwrap());
+    let agent = bench.start_with(limits().frame_timeout(wait).unwrap());
     let mut wire = Wire::ready(agent.endpoint());
     let before = Instant::now();
     wire.write(&frame(NOTIFY, 0, 5, 1, &ECHO_7[..5]));
