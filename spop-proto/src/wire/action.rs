@@ -142,7 +142,7 @@ impl<'a> Action<'a> {
     #[must_use]
     pub const fn encoded_len(&self) -> usize {
         match self {
-            Self::SetVar { name, value, .. } => name_len(name) + value.encoded_len(),
+            Self::SetVar { name, value, .. } => name_len(name).saturating_add(value.encoded_len()),
             Self::UnsetVar { name, .. } => name_len(name),
         }
     }
@@ -150,7 +150,7 @@ impl<'a> Action<'a> {
 
 /// The three bytes in front of a name, its length and itself.
 const fn name_len(name: &[u8]) -> usize {
-    3 + varint_len(name.len() as u64) + name.len()
+    varint_len(name.len() as u64).saturating_add(name.len()).saturating_add(3)
 }
 
 impl fmt::Display for Action<'_> {

@@ -4,6 +4,8 @@
 //! `Vec<u8>`. The four-byte length in front of a frame is handled by hand, never by a parser that
 //! could ask for more input: inside a frame everything is either there or wrong.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod action;
 mod fault;
 mod frame;

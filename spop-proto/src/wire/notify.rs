@@ -202,7 +202,7 @@ impl NotifyPayload {
     pub fn arg<'v>(mut self, name: impl AsRef<[u8]>, value: impl Into<Value<'v>>) -> Self {
         match self.bytes.get_mut(self.count_at) {
             Some(count) if *count < u8::MAX => {
-                *count += 1;
+                *count = count.saturating_add(1);
                 encode_bytes(name.as_ref(), &mut self.bytes);
                 value.into().encode(&mut self.bytes);
             }

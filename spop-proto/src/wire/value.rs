@@ -106,7 +106,7 @@ impl<'a> Value<'a> {
     /// How many bytes [`encode`](Self::encode) writes.
     #[must_use]
     pub const fn encoded_len(&self) -> usize {
-        1 + match *self {
+        let data = match *self {
             Self::Null | Self::Bool(_) => 0,
             Self::Int32(v) => varint_len((v as i64).cast_unsigned()),
             Self::Uint32(v) => varint_len(v as u64),
@@ -114,8 +114,9 @@ impl<'a> Value<'a> {
             Self::Uint64(v) => varint_len(v),
             Self::Ipv4(_) => 4,
             Self::Ipv6(_) => 16,
-            Self::Str(v) | Self::Bin(v) => varint_len(v.len() as u64) + v.len(),
-        }
+            Self::Str(v) | Self::Bin(v) => varint_len(v.len() as u64).saturating_add(v.len()),
+        };
+        data.saturating_add(1)
     }
 
     /// The type in HAProxy's words: `null`, `bool`, `int32`, `uint32`, `int64`, `uint64`, `ipv4`,

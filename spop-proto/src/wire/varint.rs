@@ -38,29 +38,30 @@ pub const fn varint_len(value: u64) -> usize {
     if value < 240 {
         return 1;
     }
-    let mut rest = (value - 240) >> 4;
-    let mut len = 2;
+    // Neither can wrap: each subtracts what was just found to be there, and ten rounds are the most.
+    let mut rest = value.wrapping_sub(240) >> 4;
+    let mut len = 2_usize;
     while rest >= 128 {
-        rest = (rest - 128) >> 7;
-        len += 1;
+        rest = rest.wrapping_sub(128) >> 7;
+        len = len.wrapping_add(1);
     }
     len
 }
 
 fn encode_long(value: u64, out: &mut Vec<u8>) {
     let mut bytes = [0_u8; MAX_BYTES];
-    let mut len = 0;
+    let mut len = 0_usize;
     let mut rest = value;
     let mut shift = 4;
     let mut base = 240;
     for slot in &mut bytes {
-        len += 1;
+        len = len.wrapping_add(1);
         if rest < base {
             *slot = rest.to_le_bytes()[0];
             break;
         }
         *slot = rest.to_le_bytes()[0] | base.to_le_bytes()[0];
-        rest = (rest - base) >> shift;
+        rest = rest.wrapping_sub(base) >> shift;
         shift = 7;
         base = 128;
     }
@@ -79,7 +80,7 @@ pub(super) fn varint(input: &[u8]) -> Parsed<'_, u64> {
 /// The bytes after a first one of 240 or more.
 fn varint_tail(first: u64, input: &[u8]) -> Parsed<'_, u64> {
     let mut value = first;
-    let mut shift = 4;
+    let mut shift = 4_u32;
     let mut rest = input;
     while let Some((&byte, after)) = rest.split_first() {
         let part = u64::from(byte);
@@ -94,7 +95,8 @@ fn varint_tail(first: u64, input: &[u8]) -> Parsed<'_, u64> {
         if byte < 128 {
             return Ok((rest, value));
         }
-        shift += 7;
+        // Eight times at most: the last shift either ends the number or is refused.
+        shift = shift.wrapping_add(7);
     }
     fault(rest, DecodeErrorKind::Truncated)
 }
