@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spop_proto::server::{AcceptBackoff, Closed, Seats, Warning};
+use spop_proto::server::{AcceptBackoff, Seats, Warning};
 use spop_proto::{Endpoint, Health, Peer, Report, Service};
 
 use crate::agent::Agent;
@@ -40,24 +39,11 @@ impl StopHandle {
         changed.notify_all();
     }
 
-    /// Waits until told to stop, or for that long.
-    fn wait(&self, at_most: Option<Duration>) -> bool {
+    /// Waits until told to stop.
+    fn wait(&self) {
         let (told, changed) = &*self.told;
-        let mut guard = told.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = at_most.map(|time| Instant::now() + time);
-        while !*guard {
-            guard = match until {
-                None => changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        true
+        let guard = told.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(changed.wait_while(guard, |told| !*told));
     }
 }
 
@@ -97,19 +83,16 @@ impl<S: Service, L: Listener> Server<S, L> {
         let (config, switch) = agent.config.for_server();
         agent.config = config;
         let (lame_duck, limits) = (agent.lame_duck, agent.config.current_limits().clone());
-        let (ended, ends) = mpsc::channel();
         let shared = Arc::new(Shared::default());
         let seats = Seats::new(&limits);
-        let accepting = Accepting { agent, ended, shared: Arc::clone(&shared), seats };
+        let accepting = Accepting { agent, shared: Arc::clone(&shared), seats };
 
         // Accepting blocks, so it has a thread of its own, and this one waits for the stop.
         let pool = accepting.start_pool()?;
         let listening = Arc::clone(&listener);
-        let report = Arc::new(Mutex::new(Report::default()));
-        let accepted = Arc::clone(&report);
         let thread = thread::Builder::new().name("spop-accept".to_owned());
-        let acceptor = thread.spawn(move || accepting.run(&*listening, &pool, &accepted))?;
-        stop.wait(None);
+        let acceptor = thread.spawn(move || accepting.run(&*listening, &pool))?;
+        stop.wait();
         switch.set();
         if !lame_duck.is_zero() {
             event!(info, time = ?lame_duck, "stopping: health checks fail from now on");
@@ -122,19 +105,7 @@ impl<S: Service, L: Listener> Server<S, L> {
         drop(listener);
         shared.leaving.store(true, Ordering::Release);
 
-        let mut report = *report.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = Instant::now() + limits.longest_drain();
-        loop {
-            match ends.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(End { closed, while_stopping }) => report.ended(&closed, while_stopping),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    // Handlers that do not return; nothing can make them.
-                    report.cut += shared.open.load(Ordering::Acquire) as u64;
-                    break;
-                }
-            }
-        }
+        let report = shared.drained(limits.longest_drain());
         event!(info, %report, "agent stopped");
         Ok(report)
     }
@@ -153,40 +124,49 @@ struct Shared {
     deaf: AtomicBool,
     /// Connections are to leave.
     leaving: AtomicBool,
-    /// Connections there are.
-    open: AtomicUsize,
+    books: Mutex<Books>,
+    /// A connection has ended.
+    ended: Condvar,
 }
 
-/// The end of a connection.
-struct End {
-    closed: Closed,
-    while_stopping: bool,
+#[derive(Debug, Default)]
+struct Books {
+    /// Connections there are.
+    open: usize,
+    report: Report,
+}
+
+impl Shared {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all connections have ended, at most for that long. Handlers that do not return
+    /// are left behind: nothing can make them.
+    fn drained(&self, at_most: Duration) -> Report {
+        let waited = self.ended.wait_timeout_while(self.books(), at_most, |books| books.open > 0);
+        let books = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut report = books.report;
+        report.cut += books.open as u64;
+        report
+    }
 }
 
 /// What the accept thread needs.
 struct Accepting<S> {
     agent: Agent<S>,
-    ended: mpsc::Sender<End>,
     shared: Arc<Shared>,
     seats: Seats,
 }
 
 impl<S: Service> Accepting<S> {
-    fn run<L: Listener>(
-        self,
-        listener: &L,
-        pool: &Option<Pool<L::Stream>>,
-        report: &Mutex<Report>,
-    ) {
+    fn run<L: Listener>(self, listener: &L, pool: &Option<Pool<L::Stream>>) {
         let mut backoff = AcceptBackoff::new();
         while !self.shared.deaf.load(Ordering::Acquire) {
             let failed = match listener.accept() {
                 // What woke the thread at the end is not served.
                 _ if self.shared.deaf.load(Ordering::Acquire) => return,
-                Ok((stream, peer)) => {
-                    report.lock().unwrap_or_else(PoisonError::into_inner).accepted();
-                    self.admit(stream, peer, pool.clone(), report)
-                }
+                Ok((stream, peer)) => self.admit(stream, peer, pool.clone()),
                 Err(error) => Err(error),
             };
             match failed {
@@ -217,21 +197,24 @@ impl<S: Service> Accepting<S> {
         stream: T,
         peer: Peer,
         pool: Option<Pool<T>>,
-        report: &Mutex<Report>,
     ) -> io::Result<()> {
         let Agent { config, service, warnings, .. } = &self.agent;
-        let Some(admission) = self.seats.admit(self.shared.open.load(Ordering::Acquire)) else {
-            report.lock().unwrap_or_else(PoisonError::into_inner).turned_away();
+        let mut books = self.shared.books();
+        books.report.accepted();
+        let Some(admission) = self.seats.admit(books.open) else {
+            books.report.turned_away();
             return Ok(());
         };
+        books.open += 1;
+        drop(books);
+        let open = Open(Arc::clone(&self.shared));
         if admission.is_turned_away() {
             self.warn(Warning::Connections, |suppressed| {
                 event!(warn, suppressed, %peer, "too many connections");
             });
         }
         let (config, service) = (config.clone(), Arc::clone(service));
-        let (warnings, ended) = (Arc::clone(warnings), self.ended.clone());
-        let open = Open::new(&self.shared);
+        let warnings = Arc::clone(warnings);
         let serving = move || {
             let conn = admission.connection(config, peer, Instant::now());
             let stopping = || open.0.leaving.load(Ordering::Acquire);
@@ -240,8 +223,7 @@ impl<S: Service> Accepting<S> {
                 Some(pool) => workers::serve(stream, conn, pool, &warnings, stopping),
             };
             event!(debug, %peer, reason = %closed.reason, "connection closed");
-            let while_stopping = stopping();
-            let _ = ended.send(End { closed, while_stopping });
+            open.0.books().report.ended(&closed, stopping());
         };
         thread::Builder::new().name("spop-connection".to_owned()).spawn(serving).map(drop)
     }
@@ -256,15 +238,9 @@ impl<S: Service> Accepting<S> {
 /// Counts a connection for as long as it lives.
 struct Open(Arc<Shared>);
 
-impl Open {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.open.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(shared))
-    }
-}
-
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.0.books().open -= 1;
+        self.0.ended.notify_all();
     }
 }
