@@ -224,10 +224,10 @@ pub enum Overload {
 /// | [`frame_timeout`](Self::frame_timeout) | 10 s | status 2, close; between two fragments: refused with ABORT |
 /// | [`write_timeout`](Self::write_timeout) | 10 s without progress | close |
 /// | [`answer_timeout`](Self::answer_timeout) | 10 s | fallback answer (deferred answers only) |
-/// | [`drain_timeout`](Self::drain_timeout) | 30 s | what is still owed is dropped and reported |
-/// | [`close_timeout`](Self::close_timeout) | 1 s | HAProxy did not close after the goodbye: close |
+/// | [`drain_timeout`](Self::drain_timeout) | 30 s | past half of it new NOTIFYs get the fallback; at its end what is still owed is dropped and reported |
+/// | [`close_timeout`](Self::close_timeout) | 1 s | HAProxy took everything and did not close: close |
 /// | [`idle_timeout`](Self::idle_timeout) | none | status 0, close |
-/// | [`connections`](Self::connections) | 4 096 an agent | accepted, health checks answered, the others closed 100 ms later |
+/// | [`connections`](Self::connections) | 4 096 an agent | accepted, health checks answered, the others closed 100 ms later; with as many again of those (at least 64), dropped at once |
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub(crate) in_flight: NonZeroU32,

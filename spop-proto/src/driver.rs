@@ -30,7 +30,7 @@ pub enum Notice<'a> {
 ///
 /// A turn of the driver is: [`poll_answers`](Self::poll_answers), one read and
 /// [`receive`](Self::receive), [`after_read`](Self::after_read), one write, then the deadline; what
-/// to do of that says [`interest`](Self::interest). `spop-tokio` is a driver of some fifty lines.
+/// to do of that says [`interest`](Self::interest). `spop-tokio` is such a driver.
 #[derive(Debug)]
 pub struct Driver<F> {
     conn: AgentConnection,

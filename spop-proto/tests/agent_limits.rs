@@ -653,6 +653,24 @@ fn a_peer_that_takes_the_last_bytes_too_slowly_is_cut() {
     assert_eq!(rig.conn.close_reason(), Some(&CloseReason::Cut { owed: 0 }));
 }
 
+/// Past the drain deadline nobody is waited for any longer than the close takes.
+#[test]
+fn a_connection_that_is_cut_does_not_drain_once_more() {
+    let limits = Limits::new().drain_timeout(ms(5000)).unwrap();
+    let mut rig = Rig::ready(with(limits));
+    let _owed = rig.defer(0, &notify(1));
+    let now = rig.at(0);
+    rig.conn.shutdown(now);
+    rig.timeout(5000).unwrap();
+    rig.conn.transmitted(1);
+    rig.timeout(5999).unwrap();
+    assert!(!rig.conn.interest().done);
+    rig.conn.transmitted(1);
+    rig.timeout(6000).unwrap();
+    assert!(rig.conn.interest().done);
+    assert_eq!(rig.conn.close_reason(), Some(&CloseReason::Cut { owed: 1 }));
+}
+
 /// A peer that always leaves a little of the output does not make its buffer grow.
 #[test]
 fn output_that_is_never_taken_whole_does_not_pile_up() {

@@ -574,6 +574,8 @@ impl Core {
             } else {
                 self.ending(CloseReason::Cut { owed: self.tx.in_flight.len() });
                 self.goodbye(Status::NORMAL, "the agent is stopping", now);
+                // The time to drain is over: what is left of the output has that of the close.
+                self.control.drain_ends = self.control.phase_ends;
             }
         }
         if due(self.idle_ends()) {

@@ -375,7 +375,8 @@ impl AgentConnection {
 
     /// Begins to leave: at once where nothing is owed, else as soon as everything is answered or
     /// the drain deadline has come. HAProxy is told goodbye. NOTIFYs that arrive before that are
-    /// answered like any other.
+    /// answered like any other in the first half of the drain, and with the fallback in the second:
+    /// a busy connection is to come to a moment at which nothing is owed.
     pub fn shutdown(&mut self, now: Instant) {
         self.core.shutdown(self.rx.has_pending(), now);
     }
