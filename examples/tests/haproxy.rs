@@ -56,7 +56,7 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::{self, BufRead, BufReader, Read, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -163,10 +163,22 @@ impl Program {
     /// reason to skip tests. Any other is worth a failure, a `$HAPROXY` that does not run above all,
     /// since whoever set it wants that one and no other.
     pub fn find(unpack: Option<&Unpack>) -> io::Result<Self> {
-        if let Some(path) = env::var_os("HAPROXY").filter(|path| !path.is_empty()) {
-            return Self::at(path)
-                .map_err(|error| io::Error::other(format!("$HAPROXY does not run: {error}")));
+        let all = Self::find_all(unpack)?;
+        let none = || io::Error::other("$HAPROXY names no program");
+        all.into_iter().next().ok_or_else(none)
+    }
+
+    /// The same for tests that run with each of several: `$HAPROXY` may name more than one, separated
+    /// by colons as in PATH.
+    pub fn find_all(unpack: Option<&Unpack>) -> io::Result<Vec<Self>> {
+        if let Some(paths) = env::var_os("HAPROXY").filter(|path| !path.is_empty()) {
+            let wrong = |error| io::Error::other(format!("$HAPROXY does not run: {error}"));
+            return env::split_paths(&paths).map(|path| Self::at(path).map_err(wrong)).collect();
         }
+        Self::installed(unpack).map(|program| vec![program])
+    }
+
+    fn installed(unpack: Option<&Unpack>) -> io::Result<Self> {
         let path = env::var_os("PATH").unwrap_or_default();
         let on_path = env::split_paths(&path).map(|dir| dir.join("haproxy")).find(|p| p.is_file());
         if let Some(path) = on_path {
@@ -190,16 +202,23 @@ impl Program {
     /// `haproxy -c`: whether a configuration file is right. Relative names in it are looked up beside
     /// it. The error tells all that HAProxy said.
     pub fn check(&self, config: &Path) -> io::Result<()> {
+        self.warnings(config).map(drop)
+    }
+
+    /// The same check; returns what HAProxy said about a file that it accepts, which is nothing
+    /// where it has no warning.
+    pub fn warnings(&self, config: &Path) -> io::Result<String> {
         let mut command = Command::new(&self.path);
         command.arg("-c").arg("-f").arg(config);
         if let Some(beside) = config.parent() {
             command.current_dir(beside);
         }
         let output = command.output()?;
-        if output.status.success() {
-            return Ok(());
-        }
+        // That a file is valid is said on stdout, and only by some versions.
         let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            return Ok(said.trim().to_owned());
+        }
         Err(io::Error::other(format!("{} is refused:\n{said}", config.display())))
     }
 }
@@ -213,13 +232,23 @@ impl Program {
 pub struct Setup {
     files: Vec<(String, String)>,
     variables: Vec<(String, String)>,
+    replaced: Option<Replaced>,
+}
+
+/// The HAProxy that a reload replaces.
+#[derive(Debug, Clone)]
+struct Replaced {
+    pid: String,
+    directory: Arc<Directory>,
+    generation: u32,
 }
 
 impl Setup {
     /// The text of haproxy.cfg. `"${NAME}"` (in double quotes) stands for what [`Setup::set`] gives.
     /// With `log stdout format raw local0` in `global`, HAProxy's log is in [`Haproxy::log`].
     pub fn new(haproxy_cfg: impl Into<String>) -> Self {
-        Self { files: Vec::new(), variables: Vec::new() }.file(CONFIG, haproxy_cfg)
+        let setup = Self { files: Vec::new(), variables: Vec::new(), replaced: None };
+        setup.file(CONFIG, haproxy_cfg)
     }
 
     /// One more file beside haproxy.cfg, which names it without a directory.
@@ -236,26 +265,53 @@ impl Setup {
         self
     }
 
+    /// For a reload: started from here, once, HAProxy takes the listeners over from `old` and tells it
+    /// to finish what it has begun and to end, for which [`Process::wait`] waits. The files of `old`
+    /// are replaced by these.
+    pub fn replacing(mut self, old: &mut Haproxy) -> io::Result<Self> {
+        // A child that was not waited for keeps its number, so the signal cannot meet another process.
+        if let Some(status) = old.process.exited()? {
+            return Err(io::Error::other(format!(
+                "HAProxy cannot be reloaded, it ended: {status}"
+            )));
+        }
+        self.replaced = Some(Replaced {
+            pid: old.process.child.id().to_string(),
+            directory: Arc::clone(&old.directory),
+            generation: old.generation,
+        });
+        Ok(self)
+    }
+
     /// Starts HAProxy and returns once it serves.
     pub fn start(&self, program: &Program) -> io::Result<Haproxy> {
-        let directory = Directory::new()?;
+        let (directory, generation) = match &self.replaced {
+            Some(Replaced { directory, generation, .. }) => (Arc::clone(directory), generation + 1),
+            None => (Arc::new(Directory::new()?), 0),
+        };
+        let admin = admin_socket(generation);
         for (name, text) in &self.files {
             fs::write(directory.path().join(name), text)?;
         }
         // The name is relative because the path of a Unix socket has to be short. And HAProxy must not
-        // share a port with another one that happens to have it.
-        let admin = format!(
-            "global\n    stats socket unix@{ADMIN} mode 600 level admin\n    noreuseport\n"
+        // share a port with another one that happens to have it: a reload hands the listeners over.
+        let admin_cfg = format!(
+            "global\n    stats socket unix@{admin} mode 600 level admin expose-fd listeners\n    noreuseport\n"
         );
-        fs::write(directory.path().join("admin.cfg"), admin)?;
+        fs::write(directory.path().join("admin.cfg"), admin_cfg)?;
 
         // Foreground, one process, no quiet mode: it dies with its Child and says what it does.
         let mut command = Command::new(&program.path);
         command.args(["-db", "-f", "admin.cfg", "-f", CONFIG]).current_dir(directory.path());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(Replaced { pid, generation, .. }) = &self.replaced {
+            // -sf takes all that follows for process numbers, so it comes last.
+            command.args(["-x", &admin_socket(*generation), "-sf", pid]);
+        }
         let mut haproxy = Haproxy {
             process: Process::start(&format!("haproxy {}", program.version), &mut command)?,
             directory,
+            generation,
         };
         haproxy.wait_until_it_serves()?;
         Ok(haproxy)
@@ -263,14 +319,21 @@ impl Setup {
 }
 
 const CONFIG: &str = "haproxy.cfg";
-const ADMIN: &str = "admin.sock";
+
+/// Each process has its own: asked, it is the one that answers.
+fn admin_socket(generation: u32) -> String {
+    format!("admin-{generation}.sock")
+}
 
 /// A running HAProxy. Dropped, it is killed and its directory removed.
 #[derive(Debug)]
 pub struct Haproxy {
     // In this order: the process goes before the files it uses.
     process: Process,
-    directory: Directory,
+    /// Shared by those that replaced each other.
+    directory: Arc<Directory>,
+    /// How many reloads came before it.
+    generation: u32,
 }
 
 impl Haproxy {
@@ -291,7 +354,8 @@ impl Haproxy {
 
     /// One command on the admin socket, for example `show servers state`; returns the answer.
     pub fn command(&self, command: &str) -> io::Result<String> {
-        let mut socket = UnixStream::connect(self.directory.path().join(ADMIN))?;
+        let admin = admin_socket(self.generation);
+        let mut socket = UnixStream::connect(self.directory.path().join(admin))?;
         socket.set_read_timeout(Some(DEADLINE))?;
         socket.set_write_timeout(Some(DEADLINE))?;
         writeln!(socket, "{command}")?;
@@ -557,7 +621,7 @@ pub fn free_port() -> io::Result<SocketAddr> {
     // nobody listens can even meet itself. Linux starts those ports at 32768, others higher.
     const PORTS: std::ops::Range<u32> = 10_000..32_768;
     // Test programs that run at once take different stretches.
-    const STRETCH: u32 = 64;
+    const STRETCH: u32 = 1_024;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
 
     let count = PORTS.end - PORTS.start;
@@ -566,7 +630,13 @@ pub fn free_port() -> io::Result<SocketAddr> {
         let nth = TAKEN.fetch_add(1, Ordering::Relaxed);
         let port = PORTS.start + first.wrapping_add(nth) % count;
         let address = u16::try_from(port).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        if let Some(address) = address.ok().filter(|address| TcpListener::bind(address).is_ok()) {
+        // Tried as a client: a socket that is bound for the test could live on for a moment in a child
+        // that another thread starts just then, and the port would not be free when it is needed.
+        let free = |address: &SocketAddr| {
+            let tried = TcpStream::connect_timeout(address, Duration::from_secs(1));
+            tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if let Some(address) = address.ok().filter(free) {
             return Ok(address);
         }
     }
@@ -747,10 +817,20 @@ impl Client {
         Ok(connected)
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its answer. An error of kind [`io::ErrorKind::ConnectionReset`]
+    /// says that HAProxy closed the connection without a byte of an answer: a client may then ask
+    /// again on a new one (RFC 9112, section 9.3.1).
     pub fn send(&mut self, request: &Request) -> io::Result<Response> {
         let sent = self.0.get_mut().write_all(&request.to_bytes());
-        sent.and_then(|()| Response::read(&mut self.0)).map_err(|error| match error.kind() {
+        let begun = sent.and_then(|()| self.0.fill_buf().map(|begin| !begin.is_empty()));
+        if begun.as_ref().map_or_else(is_close, |begun| !begun) {
+            let text = "HAProxy closed the connection and did not answer";
+            return Err(io::Error::new(io::ErrorKind::ConnectionReset, text));
+        }
+        let answer = begun.and_then(|_| Response::read(&mut self.0));
+        answer.map_err(|error| match error.kind() {
+            // The answer had begun, and that is another matter.
+            _ if is_close(&error) => invalid(&format!("the answer ended early: {error}")),
             // What a socket's timeout is called where it is not called TimedOut says nothing to a reader.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 let text = format!("no HTTP answer within {} s", DEADLINE.as_secs());
@@ -759,6 +839,12 @@ impl Client {
             _ => error,
         })
     }
+}
+
+/// What the system calls a connection that the other side has closed.
+fn is_close(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
 fn proxy_line(client: IpAddr) -> String {

@@ -71,6 +71,7 @@ where
                 let mut scratch = SCRATCH.take();
                 let input = poll_input(&driver, &mut stream, &mut scratch, cx);
                 let idle = input.is_pending();
+                let full = matches!(&input, Poll::Ready(Some(input)) if input.len() == READ);
                 match input {
                     Poll::Ready(Some(input)) => driver.receive(
                         input,
@@ -83,7 +84,7 @@ where
                     Poll::Pending => {}
                 }
                 SCRATCH.set(scratch);
-                driver.after_read(!idle, left == 0, now);
+                driver.after_read(!idle, full && left > 0, now);
 
                 let written = write(&mut stream, driver.transmit(), &mut unflushed, cx);
                 match written {

@@ -77,7 +77,7 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Dispatch,
     Endpoint, Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message,
-    Notify, Overload, OwnedValue, Peer, Report, Scope, Service, SetError, Value, Var,
+    Notify, Overload, OwnedValue, Pacing, Peer, Report, Scope, Service, SetError, Value, Var,
 };
 pub use timer::Timer;
 

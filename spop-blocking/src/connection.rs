@@ -45,8 +45,11 @@ impl Leaving {
     }
 
     /// Whether to leave now; `idle` says that there was nothing to read.
-    pub(crate) fn now(&mut self, idle: bool, now: Instant) -> bool {
-        let due = self.since.is_some_and(|since| idle || now >= since + LAST_READS);
+    pub(crate) fn now(&mut self, read: Option<usize>, now: Instant) -> bool {
+        let due = self.since.is_some_and(|since| match read {
+            Some(read) => read < READ || now >= since + LAST_READS,
+            None => now >= since + LAST_READS / 2,
+        });
         due && !core::mem::replace(&mut self.left, true)
     }
 }
@@ -148,19 +151,19 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
             limit_read(&self.stream, leaving.read_for(stopping(), want.deadline, now));
             let read = self.stream.read(&mut scratch);
             let now = Instant::now();
-            let idle = match read {
+            let read = match read {
                 Ok(read @ 1..) => {
                     self.receive(scratch.get(..read).unwrap_or_default(), now);
-                    false
+                    Some(read)
                 }
-                Err(error) if is_time_limit(&error) => true,
+                Err(error) if is_time_limit(&error) => None,
                 // A reset is as ordinary an end as any: HAProxy >= 3.1 closes with one.
                 Ok(0) | Err(_) => {
                     self.conn.peer_closed(now);
-                    true
+                    None
                 }
             };
-            if leaving.now(idle, now) {
+            if leaving.now(read, now) {
                 self.conn.shutdown(now);
             }
         }

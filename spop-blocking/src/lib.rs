@@ -65,5 +65,5 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
     FromValue, HandlerError, Health, HealthState, Limits, Message, Notify, Overload, OwnedValue,
-    Peer, Report, Scope, Service, SetError, Value, Var,
+    Pacing, Peer, Report, Scope, Service, SetError, Value, Var,
 };

@@ -92,6 +92,10 @@ impl<T: Socket, S: Service> Worker<T, S> {
             if let Ok(exchange) = answered {
                 state.keep(exchange);
             }
+            if state.leaving {
+                // The goodbye in one write with the last answer.
+                state.conn.shutdown(now);
+            }
             if !state.stuck {
                 state.write(&connection.socket, now);
             }
@@ -114,6 +118,8 @@ struct State {
     /// The last write ran into its time limit: only the reader tries again, or a peer that does
     /// not read would hold up the workers.
     stuck: bool,
+    /// Told to leave, as soon as nothing is owed.
+    leaving: bool,
     spare: Vec<Exchange>,
 }
 
@@ -186,7 +192,7 @@ pub(crate) fn serve<T: Socket>(
 ) -> Closed {
     // Where this fails the socket is dead, and the first read will say so.
     let _ = socket.set_write_timeout(WRITE);
-    let state = Mutex::new(State { conn, stuck: false, spare: Vec::new() });
+    let state = Mutex::new(State { conn, stuck: false, leaving: false, spare: Vec::new() });
     let shared = Arc::new(Connection { socket, state, changed: Condvar::new() });
     let mut scratch = vec![0; READ];
     let mut leaving = Leaving::default();
@@ -234,19 +240,20 @@ pub(crate) fn serve<T: Socket>(
             // leave, which would be over once the next request is in hand.
             state.receive(&[], &shared, pool, warnings, now);
         }
-        let idle = match read {
+        let read = match read {
             Ok(read @ 1..) => {
                 let input = scratch.get(..read).unwrap_or_default();
                 state.receive(input, &shared, pool, warnings, now);
-                false
+                Some(read)
             }
-            Err(error) if is_time_limit(&error) => true,
+            Err(error) if is_time_limit(&error) => None,
             Ok(0) | Err(_) => {
                 state.conn.peer_closed(now);
-                true
+                None
             }
         };
-        if leaving.now(idle, now) {
+        if leaving.now(read, now) {
+            state.leaving = true;
             state.conn.shutdown(now);
         }
     }

@@ -10,7 +10,7 @@ use crate::request::Notify;
 use crate::tasks::Failure;
 use crate::tx::{Cause, Tx};
 use crate::vars::{NameError, Var, check_name};
-use crate::wire::{Action, FrameStart, Scope, Value, encode_set_var, encode_unset_var};
+use crate::wire::{Action, FrameStart, Scope, Value, encode_set_var, encode_unset_var, varint_len};
 
 /// The answer to a NOTIFY: actions go straight into the connection's output.
 ///
@@ -51,7 +51,7 @@ impl<'a> Ack<'a> {
         now: Instant,
     ) -> Self {
         if key.is_none() {
-            tx.lend(ids);
+            tx.lend();
         }
         let frame = tx.begin_ack(ids);
         let actions_at = tx.buffer().len();
@@ -208,7 +208,7 @@ impl<'a> Ack<'a> {
     /// What an exchange needs to check names and sizes away from the connection.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
-            ack_limit: self.tx.ack_limit,
+            ack_limit: self.tx.ack_limit(),
             prefix: self.tx.config.prefix_len(),
             connection: self.connection,
         }
@@ -218,7 +218,7 @@ impl<'a> Ack<'a> {
     fn put_set(&mut self, scope: Scope, name: &str, value: &Value<'_>) -> Result<(), SetError> {
         // Large values are refused before they are copied.
         if let Some(data) = value.as_bytes()
-            && data.len() > self.tx.ack_limit
+            && data.len() > self.tx.ack_limit()
         {
             return Err(self.too_big());
         }
@@ -228,7 +228,7 @@ impl<'a> Ack<'a> {
     }
 
     fn extend(&mut self, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SetError> {
-        if len > self.tx.ack_limit {
+        if len > self.tx.ack_limit() {
             return Err(self.too_big());
         }
         let before = self.tx.buffer().len();
@@ -238,7 +238,7 @@ impl<'a> Ack<'a> {
 
     #[inline]
     fn keep_if_it_fits(&mut self, before: usize) -> Result<(), SetError> {
-        if self.frame.length(self.tx.buffer()) > self.tx.ack_limit {
+        if self.frame.length(self.tx.buffer()) > self.tx.ack_limit() {
             self.tx.buffer().truncate(before);
             return Err(self.too_big());
         }
@@ -246,13 +246,16 @@ impl<'a> Ack<'a> {
     }
 
     #[cold]
-    const fn too_big(&mut self) -> SetError {
+    fn too_big(&mut self) -> SetError {
         self.refused = true;
-        SetError::TooBig { limit: self.tx.ack_limit }
+        SetError::TooBig { limit: self.tx.ack_limit() }
     }
 
     #[inline]
     fn send(&mut self) {
+        if self.tx.is_choked(self.frame) {
+            return self.send_fallback(Cause::Shed);
+        }
         self.done = true;
         self.tx.commit(self.frame, self.now);
         self.tx.close_entry(self.key);
@@ -295,9 +298,9 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// Room for actions, whatever the ids in the header.
-    pub(crate) const fn actions(&self) -> usize {
-        self.ack_limit.saturating_sub(1 + 4 + 10 + 10)
+    /// Room for actions behind the header of that ACK.
+    pub(crate) fn actions(&self, ids: Ids) -> usize {
+        self.ack_limit.saturating_sub(1 + 4 + varint_len(ids.stream) + varint_len(ids.frame))
     }
 }
 
@@ -316,6 +319,23 @@ pub struct Ticket {
 #[non_exhaustive]
 #[error("the NOTIFY of this ticket is no longer waiting for an answer on this connection")]
 pub struct StaleTicket;
+
+/// Why an answer cannot be sent on another connection.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AnswerOnError {
+    /// Nothing waits for it any more. See [`StaleTicket`].
+    #[error("{StaleTicket}")]
+    Stale,
+    /// HAProxy would not take it there.
+    #[error(
+        "both connections must be of one engine and have agreed on async: answer on the NOTIFY's own"
+    )]
+    NotShared {
+        /// The ticket, as good as before.
+        ticket: Ticket,
+    },
+}
 
 /// An action that was not added to the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -42,6 +42,9 @@ struct Inner {
     fragmentation: bool,
     var_prefix: Option<Box<str>>,
     fallback: Box<[u8]>,
+    r#async: bool,
+    pacing: Option<Pacing>,
+    expected_ack_size: u32,
     limits: Limits,
     health: Health,
     lame_duck: LameDuck,
@@ -55,6 +58,9 @@ impl Default for Inner {
             fragmentation: true,
             var_prefix: None,
             fallback: Box::default(),
+            r#async: false,
+            pacing: Some(Pacing::DEFAULT),
+            expected_ack_size: 400,
             limits: Limits::default(),
             health: Health::default(),
             lame_duck: LameDuck::default(),
@@ -106,6 +112,35 @@ impl AgentConfig {
         self.with(|inner| inner.fragmentation = on)
     }
 
+    /// Whether to announce `async` where HAProxy offers it. Default off, and no adapter has use for
+    /// it: HAProxy from 3.1 on does not know it, and up to 3.0 it loses answers at a reload and keeps
+    /// requests waiting for `timeout processing` when a connection breaks.
+    ///
+    /// For event loops of your own: where HAProxy offered it too,
+    /// [`AgentConnection::answer_on`](crate::AgentConnection::answer_on) sends an answer over another
+    /// connection of the same engine-id.
+    #[must_use]
+    pub fn r#async(self, on: bool) -> Self {
+        self.with(|inner| inner.r#async = on)
+    }
+
+    /// How large this agent's larger answers usually are, in bytes of the frame. Default 400.
+    ///
+    /// HAProxy >= 3.1 must not be sent more at once than its receive buffer takes (see [`Pacing`]). If
+    /// twenty answers of this size, twice, would fill it, `pipelining` is not announced there: HAProxy
+    /// then opens a connection for each request that runs at the same time, each with a buffer of its
+    /// own, and no answer has to wait.
+    #[must_use]
+    pub fn expected_ack_size(self, bytes: u32) -> Self {
+        self.with(|inner| inner.expected_ack_size = bytes)
+    }
+
+    /// How answers are held back for HAProxy >= 3.1; `None` sends everything at once. On by default.
+    #[must_use]
+    pub fn pacing(self, pacing: Option<Pacing>) -> Self {
+        self.with(|inner| inner.pacing = pacing)
+    }
+
     /// HAProxy's `option var-prefix` for this agent. Never sent; with it a variable's name is
     /// checked against HAProxy's 63 bytes for scope, prefix and name exactly.
     ///
@@ -121,7 +156,8 @@ impl AgentConfig {
     }
 
     /// The actions HAProxy gets when a handler gives no answer: it returned an error, panicked,
-    /// missed its deadline, was shed under overload, or dropped the request. Default none: an
+    /// missed its deadline, was shed under overload, or dropped the request; and when a payload in
+    /// fragments is refused. Default none: an
     /// empty ACK, after which HAProxy goes on at once with no variable set.
     ///
     /// A router's answer to a message it does not know is another thing.
@@ -181,8 +217,21 @@ impl AgentConfig {
         self.inner.max_frame_size
     }
 
-    pub(crate) fn announces_pipelining(&self) -> bool {
-        self.inner.pipelining
+    /// Whether to announce pipelining to a HAProxy that reads into a buffer of that many bytes, or
+    /// one that cannot be overwhelmed.
+    pub(crate) fn announces_pipelining(&self, buffer: Option<u32>) -> bool {
+        // 20 in flight, twice, each with its length field.
+        let burst = u64::from(self.inner.expected_ack_size).saturating_add(4).saturating_mul(40);
+        let fits = |buffer| burst < u64::from(buffer);
+        self.inner.pipelining && buffer.is_none_or(fits)
+    }
+
+    pub(crate) fn announces_async(&self) -> bool {
+        self.inner.r#async
+    }
+
+    pub(crate) fn current_pacing(&self) -> Option<&Pacing> {
+        self.inner.pacing.as_ref()
     }
 
     pub(crate) fn announces_fragmentation(&self) -> bool {
@@ -195,6 +244,79 @@ impl AgentConfig {
 
     pub(crate) fn encoded_fallback(&self) -> &[u8] {
         &self.inner.fallback
+    }
+}
+
+/// How answers are held back so that they never fill the receive buffer of HAProxy >= 3.1.
+///
+/// That HAProxy reads a connection into a buffer of `tune.bufsize` bytes. A read that fills it to the
+/// last byte stops the connection: all its requests, also later ones, wait for `timeout processing`,
+/// and nothing is logged (seen up to 3.4.7 and 3.5-dev5). One answer of that size does it (no answer
+/// gets that large here), and so do twenty of 850 bytes that arrive at once.
+///
+/// Small answers are sent at once, at no cost: a connection is looked after from the first answer on of
+/// which 64 would fill the buffer (256 bytes with the default size). From then on an answer waits while
+/// the bytes that HAProxy may not have read would fill the buffer with it. What it has read cannot be
+/// known; it is taken from what HAProxy asks next ([`settle`](Self::settle)) and, when it asks nothing,
+/// from the time that has passed ([`stall`](Self::stall)). An agent with large answers declares them
+/// ([`AgentConfig::expected_ack_size`]), and nothing waits. `ConnectionStats::held` counts those that did.
+///
+/// What is left: large answers on their way to a HAProxy that stands still for longer than these times
+/// just after it has asked. Then a connection may stop all the same.
+///
+/// Up to 3.0, HAProxy has no such limit; it is known by offering `async`.
+#[derive(Clone, Debug)]
+pub struct Pacing {
+    pub(crate) bufsize: Option<NonZeroU32>,
+    pub(crate) settle: Duration,
+    pub(crate) stall: Duration,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Pacing {
+    const DEFAULT: Self =
+        Self { bufsize: None, settle: Duration::from_millis(4), stall: Duration::from_millis(100) };
+
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::DEFAULT
+    }
+
+    /// HAProxy's `tune.bufsize`, if it is neither the default of 16 384 nor what the frame size that
+    /// HAProxy offers amounts to: where `max-frame-size` is set in the `spoe-agent` section and
+    /// `tune.bufsize` is not the default, HAProxy does not say it.
+    #[must_use]
+    pub const fn bufsize(mut self, bytes: NonZeroU32) -> Self {
+        self.bufsize = Some(bytes);
+        self
+    }
+
+    /// How long after HAProxy has shown by asking that it is at work to believe that it has read what it
+    /// had got by then. Default 4 ms.
+    #[must_use]
+    pub const fn settle(mut self, time: Duration) -> Self {
+        self.settle = time;
+        self
+    }
+
+    /// How old an answer has to be to be taken as read in any case: the longest time for which HAProxy
+    /// does not get to reading. Default 100 ms, from which on HAProxy itself speaks of a stall.
+    #[must_use]
+    pub const fn stall(mut self, time: Duration) -> Self {
+        self.stall = time;
+        self
+    }
+
+    /// The size of the receive buffer of a HAProxy that offered such a frame size.
+    pub(crate) fn buffer(&self, offered_max_frame_size: u64) -> u32 {
+        let assumed = offered_max_frame_size.saturating_add(4).max(16_384);
+        self.bufsize.map_or_else(|| u32::try_from(assumed).unwrap_or(u32::MAX), NonZeroU32::get)
     }
 }
 
@@ -217,7 +339,8 @@ pub enum Overload {
 /// | first frame | 4 KiB, fixed | status 3 and a word on what the bytes look like |
 /// | length of an ACK | the lower of the negotiated size and HAProxy's offer - 1, fixed | the action is refused ([`SetError::TooBig`](crate::SetError::TooBig)), what was set before stands |
 /// | [`in_flight`](Self::in_flight) | 1 024 | [`Overload`]: fallback answer, or no more reading |
-/// | [`payload`](Self::payload) | 1 MiB, one at a time | fragments refused with ABORT, later ones skipped |
+/// | [`payload`](Self::payload) | 1 MiB, one at a time | fragments refused with ABORT and the fallback, later ones skipped; where HAProxy stopped on the way: status 0, close |
+/// | answers held back ([`Pacing`]) | 20, fixed | fallback answer |
 /// | [`output`](Self::output) | 1 MiB | no more reading until HAProxy has taken some |
 /// | [`ignored_frames`](Self::ignored_frames) | 128 in a row | status 4, close |
 /// | [`hello_timeout`](Self::hello_timeout) | 10 s | status 2, close |

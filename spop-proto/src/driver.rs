@@ -38,16 +38,18 @@ pub struct Driver<F> {
     leaving: Leaving,
 }
 
-/// How long a connection that is to leave must have had nothing to read. A runtime tells of a stop
-/// and of input in no order: what has arrived before the stop may be seen a moment after it.
-const QUIET: Duration = Duration::from_millis(1);
+/// How long a connection that is to leave and is asked nothing waits for a question all the same. HAProxy
+/// up to 3.0 goes on using its connections to a server that it has taken out, and takes an idle one
+/// first: a goodbye on an idle connection crosses the next question, which is lost. One that goes out
+/// together with an answer does not. (And a runtime tells of a stop and of input in no order.)
+const QUIET: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
     No,
-    /// As soon as there is nothing to read.
+    /// With the next answers.
     Asked,
-    /// There is nothing to read; then, if that does not change.
+    /// With the next answers, but no later than then.
     At(Instant),
 }
 
@@ -92,20 +94,21 @@ impl<F> Driver<F> {
         self.conn.transmitted(lost);
     }
 
-    /// Asks the connection to leave, as soon as what has already arrived is answered.
+    /// Asks the connection to leave: with the answers to what it is asked next, or after half a second
+    /// in which it is asked nothing.
     pub const fn leave(&mut self) {
         self.leaving = Leaving::Asked;
     }
 
-    /// To be called after the read of a turn, which found something or not. `last` says that this
-    /// is the last turn before others have theirs: a peer that always has something to say is not
-    /// listened to for ever.
-    pub fn after_read(&mut self, read: bool, last: bool, now: Instant) {
+    /// To be called after the read of a turn, which found something or not. `more` says that there is
+    /// more to read and will be read at once. (Say so no more than a few times in a row: a peer that
+    /// always has something to say is not listened to for ever.)
+    pub fn after_read(&mut self, read: bool, more: bool, now: Instant) {
         self.leaving = match self.leaving {
             Leaving::No => return,
             Leaving::Asked if !read => now.checked_add(QUIET).map_or(Leaving::Asked, Leaving::At),
             Leaving::At(time) if !read && now < time => return,
-            Leaving::Asked | Leaving::At(_) if read && !last => Leaving::Asked,
+            Leaving::Asked | Leaving::At(_) if read && more => Leaving::Asked,
             Leaving::Asked | Leaving::At(_) => {
                 self.conn.shutdown(now);
                 Leaving::No
@@ -204,7 +207,7 @@ impl Pad {
         service: impl FnOnce(Notify<'_>, &mut Ack<'_>) -> Result<(), HandlerError>,
     ) -> Result<Exchange, Failure> {
         let bounds = *exchange.bounds();
-        self.tx.ack_limit = bounds.ack_limit;
+        self.tx.limit_acks(u32::try_from(bounds.ack_limit).unwrap_or(u32::MAX));
         let (notify, ids, actions, refused) = exchange.parts();
         let now = self.tx.active();
         let mut ack = Ack::new(&mut self.tx, ids, None, bounds.connection, now);

@@ -411,7 +411,7 @@ impl Exchange {
     }
 
     fn add(&mut self, at_least: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SetError> {
-        let limit = self.0.bounds.actions();
+        let limit = self.0.bounds.actions(self.0.ids);
         let before = self.0.actions.len();
         if at_least <= limit {
             write(&mut self.0.actions);

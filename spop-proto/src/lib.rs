@@ -62,6 +62,7 @@ mod error;
 pub mod handler;
 mod inflight;
 mod info;
+mod pacing;
 mod reassembly;
 mod request;
 mod rx;
@@ -73,9 +74,9 @@ mod tx;
 mod vars;
 pub mod wire;
 
-pub use ack::{Ack, SetError, StaleTicket, Ticket};
+pub use ack::{Ack, AnswerOnError, SetError, StaleTicket, Ticket};
 pub use agent::{AbandonedBy, AgentConnection, CloseReason, Event, Interest};
-pub use config::{AgentConfig, ConfigError, Limits, Overload};
+pub use config::{AgentConfig, ConfigError, Limits, Overload, Pacing};
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use engine::{
     CheckFailure, Dialect, EngineCloseReason, EngineConfig, EngineConnection, EngineEvent,

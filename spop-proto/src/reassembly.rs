@@ -95,6 +95,11 @@ impl Reassembly {
         Some(ids)
     }
 
+    /// Whether further fragments of the payload refused last may come.
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.0.as_deref().is_some_and(|parts| parts.refused.is_some())
+    }
+
     /// The whole payload, until [`release`](Self::release).
     pub(crate) fn payload(&self) -> &[u8] {
         self.0.as_deref().map_or(&[], |parts| &parts.payload)

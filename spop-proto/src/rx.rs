@@ -2,6 +2,9 @@
 
 use crate::wire::LENGTH_BYTES;
 
+/// [`LENGTH_BYTES`], where lengths of frames are counted in 32 bits.
+const LENGTH_FIELD: u32 = 4;
+
 /// Where the frame found last lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Located<'i> {
@@ -21,7 +24,7 @@ pub(crate) struct Rx {
     /// Place in the stream where the frame found last, or looked for, begins.
     offset: u64,
     /// Length of the frame handed out last, its length field included; 0 once it is done with.
-    current: usize,
+    current: u32,
     /// Whether that frame lies in `kept`.
     lent: bool,
     /// Whether bytes were kept that nobody has looked for a frame in.
@@ -54,7 +57,7 @@ impl Rx {
             return Ok(None);
         }
         self.lent = true;
-        self.current = whole;
+        self.current = length.saturating_add(LENGTH_FIELD);
         Ok(Some(Located::Buffer))
     }
 
@@ -68,7 +71,7 @@ impl Rx {
             limit(length)?;
             if let Some((frame, rest)) = input.split_at_checked(whole(length)) {
                 *input = rest;
-                self.current = frame.len();
+                self.current = length.saturating_add(LENGTH_FIELD);
                 return Ok(frame.get(LENGTH_BYTES..).map(Located::Input));
             }
         }
@@ -83,7 +86,7 @@ impl Rx {
         match located {
             Located::Input(frame) => frame,
             Located::Buffer => {
-                let frame = self.pending().get(LENGTH_BYTES..self.current);
+                let frame = self.pending().get(LENGTH_BYTES..self.current());
                 frame.unwrap_or_default()
             }
         }
@@ -107,7 +110,12 @@ impl Rx {
 
     /// Whether bytes are kept that belong to no frame handed out so far.
     pub(crate) fn has_pending(&self) -> bool {
-        self.pending().len() > if self.lent { self.current } else { 0 }
+        self.unread() > 0
+    }
+
+    /// How many these are.
+    pub(crate) fn unread(&self) -> usize {
+        self.pending().len().saturating_sub(if self.lent { self.current() } else { 0 })
     }
 
     /// Whether bytes are kept that nobody has looked for a frame in.
@@ -144,6 +152,10 @@ impl Rx {
         }
     }
 
+    fn current(&self) -> usize {
+        usize::try_from(self.current).unwrap_or(usize::MAX)
+    }
+
     fn pending(&self) -> &[u8] {
         self.kept.get(self.at..).unwrap_or_default()
     }
@@ -151,9 +163,9 @@ impl Rx {
     /// Lets go of the frame handed out last.
     fn release(&mut self) {
         if core::mem::take(&mut self.lent) {
-            self.at += self.current;
+            self.at += self.current();
         }
-        self.offset += self.current as u64;
+        self.offset += u64::from(self.current);
         self.current = 0;
     }
 

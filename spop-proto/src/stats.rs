@@ -7,7 +7,8 @@ macro_rules! stats {
         /// Counters of one connection, or the sum of many.
         ///
         /// `notifies` is what HAProxy asked; it equals the answers of all causes plus `superseded`,
-        /// `abandoned` and what is in flight.
+        /// `abandoned` and what is in flight. (Where `async` is in use, that holds for the sum of an
+        /// engine's connections.)
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct ConnectionStats {
@@ -35,12 +36,18 @@ stats! {
     panics,
     /// Answered with the fallback: the answer was late.
     deadlines,
-    /// Answered with the fallback: too many answers were in flight.
+    /// Answered with the fallback: too many answers were in flight, or held back.
     shed,
     /// Answered with the fallback: nobody gave an answer (it was dropped or forgotten).
     unanswered,
     /// Answers of which an action was refused because it did not fit the ACK's frame.
     too_big,
+    /// Answers held back for a while: HAProxy >= 3.1 must not be sent more at once than its receive
+    /// buffer takes. See [`Pacing`](crate::Pacing).
+    held,
+    /// Answered on another connection of the same engine
+    /// ([`AgentConnection::answer_on`](crate::AgentConnection::answer_on)), which counts the answer.
+    elsewhere,
     /// Answers given up because HAProxy asked anew with the same ids.
     superseded,
     /// Answers given up because the connection ended first.

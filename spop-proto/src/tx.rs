@@ -4,7 +4,10 @@
 use std::time::Instant;
 
 use crate::inflight::{Ids, InFlight, Key};
-use crate::wire::{AgentHello, Disconnect, Flags, FrameHeader, FrameStart, FrameType};
+use crate::pacing::{Frames, Pacer};
+use crate::wire::{
+    AgentHello, Disconnect, Flags, Frame, FrameHeader, FrameStart, FrameType, LENGTH_BYTES,
+};
 use crate::{AgentConfig, ConnectionStats, Status};
 
 /// Why the fallback answer is sent instead of a handler's.
@@ -28,12 +31,19 @@ pub(crate) struct Tx {
     out: Vec<u8>,
     /// `out[..sent]` was taken by the driver.
     sent: usize,
+    /// `out[..exposed]` is what the driver may take. All whole frames, unless some are held back.
+    exposed: usize,
     /// `out[..committed]` is whole frames; what lies beyond is an ACK being written.
     committed: usize,
-    /// A NOTIFY that was handed out and is neither answered nor deferred.
-    open: Option<Ids>,
-    /// Largest length of an ACK's frame.
-    pub(crate) ack_limit: usize,
+    /// Size of the other side's receive buffer; `NO_BUFFER` where it cannot be filled.
+    buffer: u32,
+    /// Whether requests are pipelined.
+    pipelining: bool,
+    pacer: Option<Box<Pacer>>,
+    /// A NOTIFY was handed out and is neither answered nor deferred. Its ids are in the header of the
+    /// ACK that is being written.
+    lent: bool,
+    ack_limit: u32,
     pub(crate) in_flight: InFlight,
     pub(crate) stats: ConnectionStats,
     pub(crate) config: AgentConfig,
@@ -52,8 +62,12 @@ impl Tx {
         Self {
             out: Vec::new(),
             sent: 0,
+            exposed: 0,
             committed: 0,
-            open: None,
+            buffer: NO_BUFFER,
+            pipelining: false,
+            pacer: None,
+            lent: false,
             ack_limit: 0,
             in_flight: InFlight::default(),
             stats: ConnectionStats::default(),
@@ -68,17 +82,23 @@ impl Tx {
     // What the driver takes.
 
     pub(crate) fn transmit(&self) -> &[u8] {
-        self.out.get(self.sent..self.committed).unwrap_or_default()
+        self.out.get(self.sent..self.exposed).unwrap_or_default()
     }
 
+    /// Whether there is something to write now.
+    pub(crate) const fn has_output(&self) -> bool {
+        self.sent < self.exposed
+    }
+
+    /// Output that was not written, what is held back included.
     pub(crate) fn unsent(&self) -> usize {
         self.committed - self.sent
     }
 
     pub(crate) fn transmitted(&mut self, bytes: usize) {
         self.progressed |= bytes > 0;
-        self.sent = self.sent.saturating_add(bytes).min(self.committed);
-        if self.sent == self.committed {
+        self.sent = self.sent.saturating_add(bytes).min(self.exposed);
+        if self.sent == self.exposed {
             self.stall = None;
         }
         // Moved once half of it is gone: a peer that always leaves a little must not make the
@@ -86,6 +106,7 @@ impl Tx {
         if self.sent >= self.out.len() / 2 {
             self.out.drain(..self.sent);
             self.committed -= self.sent;
+            self.exposed -= self.sent;
             self.sent = 0;
         }
     }
@@ -96,8 +117,13 @@ impl Tx {
         self.out.truncate(self.committed);
         self.out.drain(..self.sent);
         core::mem::swap(&mut self.out, other);
+        // What is held back stays.
+        let taken = self.exposed - self.sent;
+        self.out.extend_from_slice(other.get(taken..).unwrap_or_default());
+        other.truncate(taken);
         self.sent = 0;
-        self.committed = 0;
+        self.exposed = 0;
+        self.committed = self.out.len();
         self.stall = None;
     }
 
@@ -105,6 +131,7 @@ impl Tx {
     pub(crate) fn discard(&mut self) {
         self.out = Vec::new();
         self.sent = 0;
+        self.exposed = 0;
         self.committed = 0;
         self.stall = None;
     }
@@ -123,7 +150,8 @@ impl Tx {
         self.commit(start, now);
     }
 
-    /// Refuses a fragmented payload.
+    /// Refuses a fragmented payload. HAProxy that is still sending it gives it up; one that has sent
+    /// everything takes this for an answer like any other, so it carries the fallback.
     pub(crate) fn abort(&mut self, ids: Ids, now: Instant) {
         let header = FrameHeader {
             kind: FrameType::ACK,
@@ -132,31 +160,48 @@ impl Tx {
             frame_id: ids.frame,
         };
         let start = self.begin(header);
+        self.out.extend_from_slice(self.config.encoded_fallback());
         self.commit(start, now);
     }
 
     // Answers.
 
     /// Notes that a NOTIFY is in somebody's hands.
-    pub(crate) const fn lend(&mut self, ids: Ids) {
-        self.open = Some(ids);
+    pub(crate) const fn lend(&mut self) {
+        self.lent = true;
+    }
+
+    /// Largest length of an ACK's frame.
+    #[inline]
+    pub(crate) fn ack_limit(&self) -> usize {
+        to_usize(self.ack_limit)
+    }
+
+    pub(crate) const fn limit_acks(&mut self, bytes: u32) {
+        self.ack_limit = bytes;
     }
 
     /// Answers a NOTIFY whose [`Ack`](crate::Ack) was forgotten instead of dropped: every public
     /// call of the connection begins here, so even that is answered.
     #[inline]
     pub(crate) fn settle(&mut self, now: Instant) {
-        if self.open.is_some() || self.out.len() > self.committed {
+        if self.out.len() > self.exposed {
             self.settle_forgotten(now);
         }
     }
 
     #[cold]
     fn settle_forgotten(&mut self, now: Instant) {
+        let forgotten = self.out.get(self.committed + LENGTH_BYTES..);
+        let forgotten = forgotten.and_then(|frame| Frame::decode(frame).ok()).map(|f| f.header);
         self.out.truncate(self.committed);
-        if let Some(ids) = self.open.take() {
+        if core::mem::take(&mut self.lent)
+            && let Some(header) = forgotten
+        {
+            let ids = Ids { stream: header.stream_id, frame: header.frame_id };
             self.fall_back(ids, Cause::Unanswered, now);
         }
+        self.release(now);
     }
 
     #[inline]
@@ -191,13 +236,13 @@ impl Tx {
             Some(key) => {
                 self.in_flight.remove(key);
             }
-            None => self.open = None,
+            None => self.lent = false,
         }
     }
 
     /// Enters the NOTIFY in hand into the books as owed.
     pub(crate) fn defer(&mut self, ids: Ids, now: Instant) -> Key {
-        self.open = None;
+        self.lent = false;
         let deadline = now.checked_add(self.config.current_limits().answer);
         self.in_flight.insert(ids, deadline)
     }
@@ -219,17 +264,131 @@ impl Tx {
     #[inline]
     pub(crate) fn commit(&mut self, start: FrameStart, now: Instant) {
         start.finish(&mut self.out);
-        if self.stall.is_none() {
+        let length = start.length(&self.out);
+        self.committed = self.out.len();
+        if self.is_paced(length) {
+            self.pace(now);
+        } else {
+            self.exposed = self.committed;
+        }
+        self.watch(now);
+        self.set_active(now);
+    }
+
+    /// The peer has something to take from now on.
+    #[inline]
+    fn watch(&mut self, now: Instant) {
+        if self.stall.is_none() && self.has_output() {
             self.stall = now.checked_add(self.config.current_limits().write);
             self.progressed = false;
         }
-        self.committed = self.out.len();
-        self.set_active(now);
     }
 
     /// Drops an ACK that is being written.
     pub(crate) fn roll_back(&mut self) {
         self.out.truncate(self.committed);
+    }
+
+    // Pacing.
+
+    /// From now on frames may be held back: the peer is a HAProxy that reads into a buffer of that
+    /// many bytes, and must not fill it.
+    pub(crate) const fn pace_for(&mut self, buffer: u32, pipelining: bool) {
+        self.buffer = buffer;
+        self.pipelining = pipelining;
+    }
+
+    /// The length from which on frames are the pacer's business: 64 of those that are shorter do not
+    /// fill the buffer, and that is more than there ever are.
+    fn pace_from(&self) -> usize {
+        to_usize(self.buffer / 64)
+    }
+
+    /// Whether a frame with that much behind its length field must not just go out. None may, once
+    /// one was too long for that.
+    #[inline]
+    fn is_paced(&self, length: usize) -> bool {
+        length + LENGTH_BYTES >= self.pace_from() && self.buffer != NO_BUFFER
+            || self.pacer.is_some()
+    }
+
+    /// What is held back goes out at once: there is nobody whose buffer it could fill.
+    pub(crate) fn stop_pacing(&mut self) {
+        self.pacer = None;
+        self.buffer = NO_BUFFER;
+        self.exposed = self.committed;
+    }
+
+    /// Something was read.
+    #[inline]
+    pub(crate) fn pace_input(&mut self, bytes: usize, now: Instant) {
+        if let Some(pacer) = &mut self.pacer {
+            pacer.on_input(bytes, now);
+        }
+    }
+
+    /// HAProxy asks once more.
+    #[inline]
+    pub(crate) fn pace_notify(&mut self, now: Instant) {
+        if let Some(pacer) = &mut self.pacer {
+            pacer.on_notify(self.in_flight.len().into(), now);
+        }
+    }
+
+    /// Whether an answer of that length cannot be sent in time any more: as many are held back as
+    /// HAProxy can wait for.
+    #[inline]
+    pub(crate) fn is_choked(&self, start: FrameStart) -> bool {
+        self.pacer.is_some() && self.pacer_is_full(start)
+    }
+
+    #[cold]
+    fn pacer_is_full(&self, start: FrameStart) -> bool {
+        // The fallback is no larger, and an answer of its size not worth the bother.
+        let small = self.config.encoded_fallback().len().saturating_add(64);
+        start.length(&self.out) > small && self.pacer.as_deref().is_some_and(Pacer::is_full)
+    }
+
+    /// A frame was committed that must not just go out.
+    #[cold]
+    fn pace(&mut self, now: Instant) {
+        if self.pacer.is_none()
+            && let Some(pacing) = self.config.current_pacing()
+        {
+            // Of the frames before this one at most as many are unread as HAProxy has in flight.
+            let before = self.stats.acks().min(20);
+            let small = usize::try_from(before).unwrap_or(0) * self.pace_from();
+            let buffer = to_usize(self.buffer);
+            let pacer = Pacer::new(pacing, buffer, self.pipelining, (before, small), now);
+            self.pacer = Some(Box::new(pacer));
+        }
+        let before = self.held();
+        self.with_pacer(|pacer, frames| pacer.on_frame(frames, now));
+        self.stats.held += self.held().saturating_sub(before);
+        if self.pacer.is_none() {
+            self.exposed = self.committed;
+        }
+    }
+
+    fn held(&self) -> u64 {
+        self.pacer.as_deref().map_or(0, Pacer::held)
+    }
+
+    fn release(&mut self, now: Instant) {
+        self.with_pacer(|pacer, frames| pacer.release(frames, now));
+        self.watch(now);
+    }
+
+    fn with_pacer(&mut self, change: impl FnOnce(&mut Pacer, Frames<'_>)) {
+        let Some(pacer) = &mut self.pacer else { return };
+        let unwritten = self.exposed - self.sent;
+        let out = self.out.get(..self.committed).unwrap_or_default();
+        change(pacer, Frames { out, exposed: &mut self.exposed, unwritten });
+    }
+
+    /// When there may be room for what is held back.
+    pub(crate) fn release_at(&self) -> Option<Instant> {
+        self.pacer.as_deref()?.deadline()
     }
 
     // Time and memory.
@@ -262,13 +421,26 @@ impl Tx {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.out.capacity() + self.in_flight.capacity()
+        let pacer = self.pacer.as_deref().map_or(0, Pacer::capacity);
+        self.out.capacity() + self.in_flight.capacity() + pacer
     }
 
-    pub(crate) fn trim(&mut self) {
+    pub(crate) fn trim(&mut self, now: Instant) {
         if self.out.is_empty() {
             self.out = Vec::new();
         }
         self.in_flight.trim();
+        if let Some(pacer) = &mut self.pacer
+            && self.out.is_empty()
+        {
+            pacer.trim(now);
+        }
     }
+}
+
+/// As a size: so much never fits a memory of 32 bits, and no frame is so long.
+const NO_BUFFER: u32 = u32::MAX;
+
+fn to_usize(bytes: u32) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

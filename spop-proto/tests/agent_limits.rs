@@ -311,6 +311,54 @@ fn a_payload_over_the_limit_is_refused_and_its_rest_skipped() {
     assert_eq!((stats.refused, stats.ignored, stats.notifies), (1, 0, 2));
 }
 
+/// HAProxy that reads the refusal while it is still sending stops for good: it asks nothing on that
+/// connection any more, but counts it among those it has.
+#[test]
+fn a_connection_on_which_haproxy_stopped_in_the_middle_leaves() {
+    let mut rig = Rig::ready(with(Limits::new().payload(bytes(100))));
+    let ticket = rig.defer(0, &notify(7));
+    rig.feed(0, &fragment(NOTIFY, 0, 101)).unwrap();
+    assert_eq!(rig.take(), frame(ACK, FIN | ABORT, 5, 1, b""));
+    assert_eq!(rig.deadline(), Some(100));
+    // More comes, which HAProxy had sent before.
+    rig.feed(80, &fragment(UNSET, 0, 50)).unwrap();
+    rig.timeout(100).unwrap();
+    rig.timeout(179).unwrap();
+    assert_eq!(rig.conn.close_reason(), None);
+    rig.timeout(180).unwrap();
+    assert_eq!(rig.take(), b"", "an answer is still owed");
+    let now = rig.at(200);
+    rig.conn.answer(ticket, now).unwrap().commit();
+    assert!(rig.conn.interest().ready);
+    rig.feed(200, b"").unwrap();
+    let goodbye = agent_disconnect(0, "a payload was refused");
+    assert_eq!(rig.take(), [ack(7, b""), goodbye].concat());
+    assert_eq!(rig.conn.close_reason(), Some(&CloseReason::Unused));
+}
+
+/// If its last fragment comes, or it asks something else, it goes on as ever.
+#[test]
+fn a_connection_on_which_haproxy_had_sent_everything_stays() {
+    for sign in [fragment(UNSET, FIN, 50), notify(7)] {
+        let mut rig = Rig::ready(with(Limits::new().payload(bytes(100))));
+        rig.feed(0, &fragment(NOTIFY, 0, 101)).unwrap();
+        rig.feed(50, &sign).unwrap();
+        rig.take();
+        rig.timeout(5_000).unwrap();
+        assert_eq!((rig.conn.close_reason(), rig.conn.interest().ready), (None, false));
+    }
+}
+
+/// HAProxy that had sent everything takes the refusal for the answer: that is the fallback.
+#[test]
+fn a_refusal_carries_the_fallback() {
+    let config = with(Limits::new().payload(bytes(100)));
+    let mut rig =
+        Rig::ready(config.fallback([Action::set(Scope::Transaction, "f", true)]).unwrap());
+    rig.feed(0, &fragment(NOTIFY, 0, 101)).unwrap();
+    assert_eq!(rig.take(), frame(ACK, FIN | ABORT, 5, 1, &set_txn("f", b"\x11")));
+}
+
 #[test]
 fn a_payload_refused_at_its_first_or_last_fragment() {
     for (first, last) in [(101, None), (60, Some(41))] {
@@ -853,6 +901,8 @@ fn an_idle_connection_holds_no_buffers() {
 fn an_idle_connection_that_refused_a_payload_holds_no_buffers() {
     let mut rig = Rig::ready(with(Limits::new().payload(bytes(100))));
     rig.feed(0, &fragment(NOTIFY, 0, 200)).unwrap();
+    rig.take();
+    rig.feed(0, &notify(7)).unwrap();
     rig.take();
     run_out(&mut rig, 0, 10_000);
     assert_eq!(rig.conn.buffered(), 0);

@@ -204,21 +204,32 @@ fn an_exchange_answers_its_own_notify_only() {
 }
 
 #[test]
-fn a_connection_told_to_leave_reads_first() {
+fn a_connection_told_to_leave_goes_with_an_answer() {
     let mut rig = Rig::new(AgentConfig::new());
     rig.driver.leave();
     let now = rig.at(0);
-    // Nothing to read; but what had arrived before is seen a moment later.
     rig.driver.after_read(false, false, now);
     assert_eq!(rig.take(), b"");
-    assert_eq!(rig.driver.interest().deadline, Some(rig.at(1)));
-    rig.feed(0, &notify(1), |x| Box::pin(async { Ok(x) }));
-    rig.driver.after_read(true, false, now);
+    // More is there to be read: this was not the last answer.
+    rig.feed(100, &notify(1), |x| Box::pin(async { Ok(x) }));
+    rig.driver.after_read(true, true, rig.at(100));
     assert_eq!(rig.take(), ack(1, b""));
-    rig.driver.after_read(false, false, now);
+    rig.feed(100, &notify(3), |x| Box::pin(async { Ok(x) }));
+    rig.driver.after_read(true, false, rig.at(100));
+    let last = rig.take();
+    let (answer, goodbye) = last.split_at(ack(3, b"").len());
+    assert_eq!((answer, goodbye[4]), (&ack(3, b"")[..], 102), "both in one piece");
+}
+
+#[test]
+fn a_connection_told_to_leave_that_is_asked_nothing_goes_after_a_while() {
+    let mut rig = Rig::new(AgentConfig::new());
+    rig.driver.leave();
+    rig.driver.after_read(false, false, rig.at(0));
+    assert_eq!(rig.driver.interest().deadline, Some(rig.at(500)));
+    rig.driver.after_read(false, false, rig.at(499));
     assert_eq!(rig.take(), b"");
-    let now = rig.at(1);
-    rig.driver.after_read(false, false, now);
+    rig.driver.after_read(false, false, rig.at(500));
     assert_eq!(rig.take()[4], 102, "the goodbye");
 }
 
@@ -228,10 +239,10 @@ fn a_connection_told_to_leave_does_not_listen_for_ever() {
     rig.driver.leave();
     let now = rig.at(0);
     for _ in 0..31 {
-        rig.driver.after_read(true, false, now);
+        rig.driver.after_read(true, true, now);
     }
     assert_eq!(rig.take(), b"");
-    rig.driver.after_read(true, true, now);
+    rig.driver.after_read(true, false, now);
     assert_eq!(rig.take()[4], 102, "the goodbye");
 }
 

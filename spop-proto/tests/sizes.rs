@@ -73,7 +73,7 @@ fn hot_types_are_small() {
         AgentConnection: 512;
         AgentConfig: 8;
         ConnectionInfo: 64;
-        ConnectionStats: 112;
+        ConnectionStats: 128;
         CloseReason: 96;
         Peer: 32;
         Limits: 160;

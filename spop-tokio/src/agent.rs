@@ -22,10 +22,15 @@ use crate::server::Server;
 /// An agent: what answers HAProxy, and under which limits.
 #[must_use = "an agent does nothing until it is bound or given a listener"]
 pub struct Agent<D> {
-    pub(crate) dispatch: Arc<D>,
+    pub(crate) shared: Arc<Shared<D>>,
     pub(crate) config: AgentConfig,
     pub(crate) lame_duck: Duration,
-    pub(crate) warnings: Arc<Warnings>,
+}
+
+/// What all connections of an agent refer to.
+pub(crate) struct Shared<D> {
+    pub(crate) dispatch: D,
+    pub(crate) warnings: Warnings,
 }
 
 impl<F> Agent<Inline<ServiceFn<F>>>
@@ -95,10 +100,9 @@ impl<D: Dispatch> Agent<D> {
     /// An agent that answers some requests at once and others in futures.
     pub fn with(dispatch: D) -> Self {
         Self {
-            dispatch: Arc::new(dispatch),
+            shared: Arc::new(Shared { dispatch, warnings: Warnings::default() }),
             config: AgentConfig::new(),
             lame_duck: Duration::ZERO,
-            warnings: Arc::default(),
         }
     }
 
@@ -185,8 +189,7 @@ impl<D: Dispatch> Agent<D> {
     {
         let config = self.config.clone();
         let begin = move |now| AgentConnection::new(config, peer, now);
-        let (dispatch, warnings) = (Arc::clone(&self.dispatch), Arc::clone(&self.warnings));
-        let serving = connection::serve(stream, begin, dispatch, warnings, stop);
+        let serving = connection::serve(stream, begin, Arc::clone(&self.shared), stop);
         connection::in_span(serving, peer)
     }
 }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use spop_proto::driver::{Driver, LazyTimer, Notice, TimerStep};
 use spop_proto::handler::Dispatch;
-use spop_proto::server::{Closed, Warnings};
+use spop_proto::server::Closed;
 use spop_proto::{AgentConnection, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
+use crate::agent::Shared;
 use crate::log::{event, tell};
 
 /// Bytes read at once; a turn handles no more before others have theirs.
@@ -43,8 +44,7 @@ pub(crate) fn now() -> Instant {
 pub(crate) fn serve<S, D>(
     stream: S,
     begin: impl FnOnce(Instant) -> AgentConnection,
-    dispatch: Arc<D>,
-    warnings: Arc<Warnings>,
+    shared: Arc<Shared<D>>,
     mut stop: Option<Pin<Box<impl Future<Output = ()>>>>,
 ) -> impl Future<Output = Closed>
 where
@@ -53,7 +53,6 @@ where
 {
     let mut socket = Socket { stream, unflushed: false };
     async move {
-        let service: &D = &dispatch;
         let mut driver = Driver::new(begin(now()));
         let mut sleep = pin!(sleep_until(tokio::time::Instant::now()));
         let mut timer = LazyTimer::default();
@@ -64,12 +63,20 @@ where
             }
             for turn in 1..=TURNS {
                 let now = now();
-                let log = &mut |notice: Notice<'_>| tell(&notice, &warnings, now);
+                let log = &mut |notice: Notice<'_>| tell(&notice, &shared.warnings, now);
                 driver.poll_answers(cx, now, log);
+                let mut full = false;
                 let read = socket.read(&mut driver, cx, now, |driver, cx, input| {
-                    driver.receive(input, cx, now, |n, ack, own| service.serve(n, ack, own), log);
+                    full = input.len() == READ;
+                    driver.receive(
+                        input,
+                        cx,
+                        now,
+                        |n, ack, own| shared.dispatch.serve(n, ack, own),
+                        log,
+                    );
                 });
-                driver.after_read(read, turn == TURNS, now);
+                driver.after_read(read, full && turn < TURNS, now);
                 let wrote = socket.write(&mut driver, cx, now);
                 let want = driver.interest();
                 if want.done {

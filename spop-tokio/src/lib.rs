@@ -63,7 +63,7 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
     Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message, Notify,
-    Overload, OwnedValue, Peer, Report, Scope, Service, SetError, Value, Var,
+    Overload, OwnedValue, Pacing, Peer, Report, Scope, Service, SetError, Value, Var,
 };
 
 /// The README's agent compiles.

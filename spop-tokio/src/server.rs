@@ -137,7 +137,7 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
                 Err(error) => {
                     if let Some(wait) = self.backoff.failed(error.kind()) {
                         warning!(
-                            self.agent.warnings, Warning::Accept, connection::now(),
+                            self.agent.shared.warnings, Warning::Accept, connection::now(),
                             %error, retry_in = ?wait, "cannot accept"
                         );
                         pause.set(Some(sleep(wait)));
@@ -156,14 +156,13 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
         let agent = &self.agent;
         if admission.is_turned_away() {
             let now = connection::now();
-            warning!(agent.warnings, Warning::Connections, now, %peer, "too many connections");
+            warning!(agent.shared.warnings, Warning::Connections, now, %peer, "too many connections");
         }
         let config = agent.config.clone();
         let begin = move |now| admission.connection(config, peer, now);
-        let (dispatch, warnings) = (Arc::clone(&agent.dispatch), Arc::clone(&agent.warnings));
         // Made before the server leaves, it hears of that whenever it is polled first.
         let stop = Some(Box::pin(Arc::clone(&self.leave).notified_owned()));
-        let serving = connection::serve(stream, begin, dispatch, warnings, stop);
+        let serving = connection::serve(stream, begin, Arc::clone(&agent.shared), stop);
         self.connections.tasks.spawn(connection::in_span(serving, peer));
     }
 }

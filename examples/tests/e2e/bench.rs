@@ -5,10 +5,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::agent::{Agent, Runtime};
-use crate::cases::Case;
+use crate::cases::Run;
+use crate::compatibility::Verdict;
 use crate::haproxy::{Directory, Haproxy, Log, Program, Setup};
 
 /// The surroundings of one case: the HAProxy and the runtime it runs with, a directory of its own, and
@@ -19,16 +20,18 @@ pub(crate) struct Bench {
     runtime: Runtime,
     directory: Directory,
     logs: Mutex<Vec<(String, Log)>>,
+    verdict: Mutex<Verdict>,
 }
 
 impl Bench {
     /// Runs a case; an error is the whole message, logs included.
-    pub(crate) fn run(program: Program, runtime: Runtime, case: Case) -> Result<(), String> {
+    pub(crate) fn run(program: Program, runtime: Runtime, run: Run) -> Result<Verdict, String> {
         let directory = Directory::new().map_err(|error| error.to_string())?;
-        let bench = Self { program, runtime, directory, logs: Mutex::default() };
-        case(&bench).map_err(|failure| {
+        let (logs, verdict) = (Mutex::default(), Mutex::default());
+        let bench = Self { program, runtime, directory, logs, verdict };
+        let outcome = run(&bench).map_err(|failure| {
             let mut message = failure.to_string();
-            for (name, log) in &*bench.logs() {
+            for (name, log) in &*lock(&bench.logs) {
                 let tail = log.tail(name);
                 // An error of the harness may have brought these lines along.
                 let lines = tail.split_once('\n').map_or(tail.as_str(), |(_, lines)| lines);
@@ -37,7 +40,20 @@ impl Bench {
                 }
             }
             message
-        })
+        });
+        outcome.map(|()| lock(&bench.verdict).clone())
+    }
+
+    /// For the compatibility table: the case holds in another way than its name says. A few words
+    /// that go on after "ok: ".
+    pub(crate) fn note(&self, how: &'static str) {
+        *lock(&self.verdict) = Verdict::OkBecause(how);
+    }
+
+    /// For the compatibility table: this HAProxy has not got what the case is about. A few words that
+    /// go on after "not supported: "; that it fails as it should is what the case checks.
+    pub(crate) fn not_supported(&self, why: &'static str) {
+        *lock(&self.verdict) = Verdict::NotSupported(why);
     }
 
     /// True with HAProxy 3.1 and later.
@@ -91,14 +107,14 @@ impl Bench {
     }
 
     fn keep(&self, name: &str, log: &Log) {
-        let mut logs = self.logs();
+        let mut logs = lock(&self.logs);
         let number = logs.len() + 1;
         logs.push((format!("{name} (started as number {number})"), log.clone()));
     }
+}
 
-    fn logs(&self) -> std::sync::MutexGuard<'_, Vec<(String, Log)>> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A port of its own for a server of the case.

@@ -1,7 +1,8 @@
 //! Clients that send one request after the other, each on a connection it keeps, while something
 //! happens to the agent.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,7 +14,8 @@ use crate::site::{Verdict, Visitor};
 
 /// The clients' address.
 pub(crate) const CLIENT: &str = "10.1.1.1";
-const WORKERS: usize = 4;
+/// How many there are, each with one request at a time.
+pub(crate) const WORKERS: usize = 4;
 /// Between two requests of one client: enough traffic, and a machine left for the other cases.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -34,6 +36,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Seen {
     replies: Vec<Reply>,
+    /// How often a request went again, on a new connection, because HAProxy had closed the first
+    /// one without a byte of an answer.
+    retried: usize,
     /// The first request that got no proper answer; its client has given up.
     broken: Option<String>,
 }
@@ -48,24 +53,27 @@ pub(crate) struct Reply {
 }
 
 impl Load {
-    /// Starts the clients.
+    /// Starts the clients. One whose connection is closed before its request was answered gives up.
     #[track_caller]
     pub(crate) fn start(web: SocketAddr) -> Result<Self, Failure> {
+        Self::start_with(web, false)
+    }
+
+    /// Starts clients that ask again then, as HTTP has it: HAProxy closes the connections it keeps
+    /// when it leaves, and a request may cross that. How often is in [`Self::retried`].
+    #[track_caller]
+    pub(crate) fn start_retrying(web: SocketAddr) -> Result<Self, Failure> {
+        Self::start_with(web, true)
+    }
+
+    #[track_caller]
+    fn start_with(web: SocketAddr, retry: bool) -> Result<Self, Failure> {
         let shared = Arc::new(Shared::default());
         let client = CLIENT.parse()?;
         let workers = (0..WORKERS).map(|worker| {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                let outcome = Visitor::connect(web, client).and_then(|mut visitor| {
-                    while !shared.stop.load(Ordering::Relaxed) {
-                        let verdict = visitor.ask(&Request::get("/"))?.verdict();
-                        shared.lock().replies.push(Reply { worker, verdict });
-                        shared.changed.notify_all();
-                        thread::sleep(PAUSE);
-                    }
-                    Ok(())
-                });
-                if let Err(error) = outcome {
+                if let Err(error) = shared.visit(web, client, worker, retry) {
                     shared.lock().broken.get_or_insert_with(|| error.to_string());
                     shared.changed.notify_all();
                 }
@@ -75,9 +83,19 @@ impl Load {
         Ok(Self { shared, workers })
     }
 
+    /// How often a request went again on a new connection.
+    pub(crate) fn retried(&self) -> usize {
+        self.shared.lock().retried
+    }
+
     /// How many replies there are, to wait for more than these.
     pub(crate) fn mark(&self) -> usize {
         self.shared.lock().replies.len()
+    }
+
+    /// The latest reply.
+    pub(crate) fn last(&self) -> Option<Reply> {
+        self.shared.lock().replies.last().copied()
     }
 
     /// Waits until `enough` holds for the replies behind `mark`.
@@ -130,6 +148,30 @@ impl Drop for Load {
 }
 
 impl Shared {
+    /// What a client does until it is told to stop.
+    fn visit(&self, web: SocketAddr, client: IpAddr, worker: usize, retry: bool) -> io::Result<()> {
+        let mut visitor = Visitor::connect(web, client)?;
+        while !self.stop.load(Ordering::Relaxed) {
+            let verdict = loop {
+                match visitor.ask(&Request::get("/")) {
+                    Ok(answer) => break answer.verdict(),
+                    Err(error) if retry && error.kind() == io::ErrorKind::ConnectionReset => {
+                        self.lock().retried += 1;
+                        visitor = Visitor::connect(web, client)?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            self.lock().replies.push(Reply { worker, verdict });
+            self.changed.notify_all();
+            if visitor.is_dismissed() {
+                visitor = Visitor::connect(web, client)?;
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

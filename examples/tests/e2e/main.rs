@@ -1,7 +1,7 @@
 //! End to end: a real HAProxy asks a real agent about real HTTP requests, and what is checked is
 //! what HAProxy did with the answers.
 //!
-//! HAProxy is `$HAPROXY`, else the one on the PATH, else Debian's, unpacked below `target/` by
+//! HAProxy is `$HAPROXY` (one, or several separated by colons), else the one on the PATH, else Debian's, unpacked below `target/` by
 //! `.ci/get-haproxy.sh`. Where none can be had, every case is reported as ignored, by name and with
 //! the reason; with `CI=true` that is a failure, because there it would hide that nothing was tested.
 //!
@@ -15,19 +15,27 @@
 //! - `bench`: what a case is given, and how its failures are told
 //! - `agent`: the program `ip-reputation` as a child process
 //! - `spy`: an agent in this process, which shows what it received
+//! - `raw`: an agent written by hand, for what the library never does
 //! - `site`: the configuration most cases share, and clients for it
 //! - `load`: clients that do not stop while something happens to the agent
 //! - `cases`: the cases themselves
+//! - `compatibility`: the table in README, written from what the cases found
+//!
+//! A whole run that passed writes that table to `target/compatibility.md`, and fails where README's is
+//! another one.
 
 mod agent;
 mod bench;
 mod cases;
+mod compatibility;
 #[path = "../haproxy.rs"]
 mod haproxy;
 mod load;
+mod raw;
 mod site;
 mod spy;
 
+use std::collections::HashSet;
 use std::env;
 use std::io;
 use std::path::Path;
@@ -38,6 +46,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use crate::agent::Runtime;
 use crate::bench::Bench;
 use crate::cases::{Case, FOR_EACH_RUNTIME, ONCE};
+use crate::compatibility::Findings;
 use crate::haproxy::{Program, Unpack};
 
 fn main() -> ExitCode {
@@ -52,31 +61,56 @@ fn main() -> ExitCode {
         suite: "bookworm".to_owned(),
         directory: project.join("target/haproxy/bookworm"),
     };
-    let programs = [Program::find(Some(&unpack))];
+    let (programs, error) = match Program::find_all(Some(&unpack)) {
+        Ok(programs) => (programs, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
 
+    let findings = Findings::default();
     let mut trials = Vec::new();
-    for program in programs {
-        let mut add = |name: &str, runtime, case| {
-            trials.push(match &program {
-                Ok(program) => trial(program.clone(), name, runtime, case),
-                Err(error) => absent(error, name),
-            });
-        };
-        for runtime in Runtime::ALL {
-            for (name, case) in FOR_EACH_RUNTIME {
-                add(&format!("{}::{name}", runtime.name()), runtime, *case);
-            }
+    for (name, runtime, case) in runs() {
+        if let Some(error) = &error {
+            trials.push(absent(error, &name));
         }
-        for (name, case) in ONCE {
-            add(name, Runtime::Tokio, *case);
+        for program in &programs {
+            trials.push(trial(program.clone(), &name, runtime, case, &findings));
         }
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let whole = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if whole && !programs.is_empty() && !conclusion.has_failed() {
+        let mut rows: Vec<_> = runs().filter_map(|(_, _, case)| case.row).collect();
+        let mut seen = HashSet::new();
+        rows.retain(|row| seen.insert(*row));
+        if let Err(error) = compatibility::publish(&findings, &rows, project) {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    conclusion.exit_code()
 }
 
-fn trial(program: Program, name: &str, runtime: Runtime, case: Case) -> Trial {
+/// Every case with the runtimes it is for, and its name with that of the runtime.
+fn runs() -> impl Iterator<Item = (String, Runtime, Case)> {
+    let with_agent = Runtime::ALL.into_iter().flat_map(|runtime| {
+        let cases = FOR_EACH_RUNTIME.iter().copied().flatten();
+        cases.map(move |case| (format!("{}::{}", runtime.name(), case.name), runtime, *case))
+    });
+    let once = ONCE.iter().copied().flatten();
+    with_agent.chain(once.map(|case| (case.name.to_owned(), Runtime::Tokio, *case)))
+}
+
+fn trial(program: Program, name: &str, runtime: Runtime, case: Case, findings: &Findings) -> Trial {
     let name = format!("{}::{name}", program.version);
-    Trial::test(name, move || Bench::run(program, runtime, case).map_err(Failed::from))
+    let findings = findings.clone();
+    Trial::test(name, move || {
+        let version = program.version.clone();
+        let verdict = Bench::run(program, runtime, case.run)?;
+        if let Some(row) = case.row {
+            findings.add(&version, row, verdict);
+        }
+        Ok(())
+    })
 }
 
 /// A case without an HAProxy: ignored where the machine has none, failed where one was promised.

@@ -19,6 +19,10 @@ const FIRST_FRAME_MAX: u32 = 4096;
 /// Buffers of an idle connection are given back after this time.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
 
+/// A refused payload whose last fragment did not come: HAProxy has stopped sending it when none came for
+/// this time.
+const FRAGMENTS_END_AFTER: Duration = Duration::from_millis(100);
+
 /// Tells connections apart, so that no ticket answers on another one.
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
@@ -51,10 +55,13 @@ pub(super) struct Control {
     ignored: u32,
     /// Boxed, like the reassembly: an idle connection is little else than its state.
     pub(super) reason: Option<Box<CloseReason>>,
-    /// End of the phase: the HELLO's deadline, or that of the peer's close.
+    /// End of the phase: the HELLO's deadline, or that of the peer's close. While answering: when HAProxy
+    /// has stopped in the middle of a refused payload, if no more of it comes.
     pub(super) phase_ends: Option<Instant>,
     frame_ends: Option<Instant>,
     drain_ends: Option<Instant>,
+    /// HAProxy has stopped in the middle of a refused payload.
+    unused: bool,
 }
 
 #[derive(Debug)]
@@ -132,6 +139,7 @@ impl Core {
                 phase_ends,
                 frame_ends: None,
                 drain_ends: None,
+                unused: false,
             },
         }
     }
@@ -237,6 +245,7 @@ impl Core {
             // No HAProxy does that. What it can mean is that the payload is given up.
             return self.on_unset(header, payload, now);
         }
+        self.control.phase_ends = None;
         self.reassembly.forget(ids);
         if let Some(open) = self.reassembly.open() {
             return Err(ProtocolError::Interlaced {
@@ -291,6 +300,9 @@ impl Core {
             let next = now.checked_add(self.tx.config.current_limits().frame);
             self.reassembly.expect_next_by(next);
         }
+        if matches!(fragment, Fragment::TooBig | Fragment::Refused) {
+            self.expect_end_of_fragments(now);
+        }
         Ok(match fragment {
             Fragment::Whole => Step::Notify(ids, Payload::Reassembled),
             Fragment::TooBig => {
@@ -304,6 +316,13 @@ impl Core {
             }
             Fragment::Kept | Fragment::Refused | Fragment::Unknown => Step::Skip,
         })
+    }
+
+    /// A payload is refused: HAProxy either sends its last fragment, because it had sent everything, or
+    /// stops on the way. Then it never asks anything on this connection again.
+    fn expect_end_of_fragments(&mut self, now: Instant) {
+        let refusing = self.reassembly.is_refusing();
+        self.control.phase_ends = now.checked_add(FRAGMENTS_END_AFTER).filter(|_| refusing);
     }
 
     /// A whole NOTIFY is checked to its last byte before anybody sees it, and shed if there are
@@ -321,6 +340,7 @@ impl Core {
         })?;
         self.control.ignored = 0;
         self.tx.stats.notifies += 1;
+        self.tx.pace_notify(now);
         if self.full() || self.has_drained_long(now) {
             self.tx.fall_back(ids, Cause::Shed, now);
             self.reassembly.release();
@@ -376,6 +396,7 @@ impl Core {
     pub(super) fn peer_closed(&mut self, now: Instant) {
         self.begin(now);
         self.control.eof = true;
+        self.tx.stop_pacing();
         if self.control.phase == Phase::Done {
             return;
         }
@@ -396,14 +417,18 @@ impl Core {
                 self.control.phase = Phase::Done;
             }
             Phase::Ready => {
-                if !self.control.draining {
-                    let drain = self.tx.config.current_limits().drain;
-                    self.control.draining = true;
-                    self.control.drain_ends = now.checked_add(drain);
-                }
+                self.drain(now);
                 self.leave_if_drained(pending, now);
             }
             Phase::Closing | Phase::Flushing | Phase::Done => {}
+        }
+    }
+
+    fn drain(&mut self, now: Instant) {
+        if !self.control.draining {
+            let drain = self.tx.config.current_limits().drain;
+            self.control.draining = true;
+            self.control.drain_ends = now.checked_add(drain);
         }
     }
 
@@ -425,8 +450,13 @@ impl Core {
 
     pub(super) fn leave_if_drained(&mut self, pending: bool, now: Instant) {
         if self.drained(pending) {
-            self.ending(CloseReason::Drained);
-            self.goodbye(Status::NORMAL, "the agent is stopping", now);
+            let (reason, message) = if self.control.unused {
+                (CloseReason::Unused, "a payload was refused")
+            } else {
+                (CloseReason::Drained, "the agent is stopping")
+            };
+            self.ending(reason);
+            self.goodbye(Status::NORMAL, message, now);
         }
     }
 
@@ -493,7 +523,7 @@ impl Core {
         let waiting = self.takes_frames() && !blocked && rx.has_unseen();
         Interest {
             read: !(control.eof || (blocked && self.takes_frames())),
-            write: self.tx.unsent() > 0,
+            write: self.tx.has_output(),
             ready: waiting || self.drained(rx.has_pending()),
             deadline: self.deadline(rx.capacity()),
             done: false,
@@ -513,6 +543,7 @@ impl Core {
             self.trim_at(held),
             late,
             stall,
+            self.tx.release_at(),
         ];
         all.into_iter().flatten().min()
     }
@@ -544,7 +575,11 @@ impl Core {
                     self.end();
                 }
                 Phase::Closing | Phase::Flushing => self.end_if_flushed(now),
-                Phase::Ready | Phase::Done => {}
+                Phase::Ready => {
+                    self.control.unused = !self.control.draining;
+                    self.drain(now);
+                }
+                Phase::Done => {}
             }
         }
         if self.control.phase == Phase::Done {
@@ -621,6 +656,7 @@ impl Core {
         if let Some(ids) = self.reassembly.refuse() {
             self.tx.stats.refused += 1;
             self.tx.abort(ids, now);
+            self.expect_end_of_fragments(now);
         }
     }
 
@@ -656,8 +692,8 @@ impl Core {
         due
     }
 
-    pub(super) fn trim(&mut self) {
-        self.tx.trim();
+    pub(super) fn trim(&mut self, now: Instant) {
+        self.tx.trim(now);
         self.reassembly.trim();
     }
 

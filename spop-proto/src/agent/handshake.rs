@@ -16,6 +16,8 @@ struct Agreement {
     offered_max_frame_size: u64,
     max_frame_size: u32,
     capabilities: Capabilities,
+    /// The size of HAProxy's receive buffer, if it must not be filled.
+    buffer: Option<u32>,
 }
 
 impl Core {
@@ -51,6 +53,9 @@ impl Core {
             return Ok(Step::Skip);
         }
         self.say_hello(&agreement, now);
+        if let Some(buffer) = agreement.buffer {
+            self.tx.pace_for(buffer, agreement.capabilities.contains(Capabilities::PIPELINING));
+        }
         let mut info = (*self.info).clone();
         info.engine_id = hello.engine_id.map(Into::into);
         info.offered = agreement.offered;
@@ -83,9 +88,17 @@ impl Core {
         let max_frame_size = u32::try_from(offered_size).map_or(own, |offered| offered.min(own));
         let list = hello.capabilities.ok_or(ProtocolError::NoCapabilities)?;
         let offered = Capabilities::parse(list);
+        // HAProxy <= 3.0 offers `async`, and has no buffer that must not be filled. (If an option
+        // takes it away, it is treated with more care than it needs.)
+        let old = offered.contains(Capabilities::ASYNC);
+        let pacing = config.current_pacing().filter(|_| !old);
+        let buffer = pacing.map(|pacing| pacing.buffer(offered_size));
         let mut capabilities = Capabilities::NONE;
-        if config.announces_pipelining() {
+        if config.announces_pipelining(buffer) {
             capabilities = capabilities.with(offered.common(Capabilities::PIPELINING));
+        }
+        if config.announces_async() {
+            capabilities = capabilities.with(offered.common(Capabilities::ASYNC));
         }
         // HAProxy never offers it: <= 3.0 uses it where it is announced, >= 3.1 ignores it.
         if config.announces_fragmentation() {
@@ -96,6 +109,7 @@ impl Core {
             offered_max_frame_size: offered_size,
             max_frame_size,
             capabilities,
+            buffer,
         })
     }
 
@@ -111,7 +125,7 @@ impl Core {
         // one below the size HAProxy offered.
         let offered = agreement.offered_max_frame_size.saturating_sub(1);
         let limit = offered.min(u64::from(agreement.max_frame_size));
-        self.tx.ack_limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.tx.limit_acks(u32::try_from(limit).unwrap_or(u32::MAX));
     }
 
     /// HAProxy judges the answer and closes, mostly with a reset.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::core::{Core, Payload, Phase, Step};
-use crate::ack::{Ack, StaleTicket, Ticket};
+use crate::ack::{Ack, AnswerOnError, StaleTicket, Ticket};
 use crate::info::{ConnectionInfo, Peer};
 use crate::request::Notify;
 use crate::rx::Rx;
 use crate::server::Seat;
+use crate::wire::Capabilities;
 use crate::{AgentConfig, ConnectionStats, ProtocolError, Status};
 
 /// How long a connection beyond the limit is kept: HAProxy >= 3.1 holds on to a connection that it
@@ -103,6 +104,9 @@ pub enum CloseReason {
     },
     /// Nothing happened for the idle timeout.
     Idle,
+    /// A fragmented payload was refused while HAProxy was still sending it: from then on HAProxy
+    /// <= 3.0 counts on the connection and asks nothing on it.
+    Unused,
     /// The agent has as many connections as it may.
     ConnectionLimit,
     /// The peer broke the protocol or a time limit.
@@ -121,6 +125,7 @@ impl fmt::Display for CloseReason {
             Self::Cut { owed } => write!(f, "cut at the drain deadline with {owed} answers owed"),
             Self::Closed { status } => write!(f, "closed with status {status}"),
             Self::Idle => f.write_str("idle for too long"),
+            Self::Unused => f.write_str("not used any more after a payload was refused"),
             Self::ConnectionLimit => f.write_str("too many connections"),
             Self::Protocol(error) => error.fmt(f),
         }
@@ -223,7 +228,9 @@ impl AgentConnection {
     /// Takes the peer's bytes and gives the next event, `None` when there is no more in them.
     ///
     /// A frame that is whole in `input` is parsed where it lies. Of `input` only the part that is
-    /// no whole frame is copied (and the rest of it while reading has to wait for output).
+    /// no whole frame is copied (and the rest of it while reading has to wait for output). Read as much
+    /// as there is, into a buffer of 4 KiB at least: [`Pacing`](crate::Pacing) takes a smaller input for
+    /// the end of what there was.
     ///
     /// # Errors
     /// When the peer broke the protocol. The connection is closing then, as `interest` will say.
@@ -236,6 +243,7 @@ impl AgentConnection {
         core.begin(now);
         if !input.is_empty() {
             core.tx.set_active(now);
+            core.tx.pace_input(input.len(), now);
         }
         loop {
             if !core.takes_frames() {
@@ -317,6 +325,50 @@ impl AgentConnection {
         Ok(Ack::new(&mut core.tx, ids, Some(ticket.key), serial, now))
     }
 
+    /// The answer to a NOTIFY that was deferred, to be sent on `other`: both connections must be of
+    /// one engine, and both sides must have agreed on `async` on each of them
+    /// ([`AgentConfig::async`]). `other` counts it as answered, this connection as given
+    /// [`elsewhere`](ConnectionStats::elsewhere).
+    ///
+    /// # Errors
+    /// When nothing waits for the answer any more; or when it cannot go over that connection, and then
+    /// the ticket comes back: [`answer`](Self::answer) it here.
+    pub fn answer_on<'b>(
+        &mut self,
+        other: &'b mut Self,
+        ticket: Ticket,
+        now: Instant,
+    ) -> Result<Ack<'b>, AnswerOnError> {
+        self.core.begin(now);
+        if !self.owes(&ticket) {
+            return Err(AnswerOnError::Stale);
+        }
+        if !self.shares_answers_with(other) {
+            return Err(AnswerOnError::NotShared { ticket });
+        }
+        let ids = self.core.tx.in_flight.get(ticket.key).ok_or(AnswerOnError::Stale)?;
+        self.core.tx.in_flight.remove(ticket.key);
+        other.core.begin(now);
+        if other.core.tx.in_flight.find(ids).is_some() {
+            // Asked anew, over there: an answer to the first question would be taken for this one's.
+            self.core.tx.stats.superseded += 1;
+            return Err(AnswerOnError::Stale);
+        }
+        self.core.tx.stats.elsewhere += 1;
+        let serial = other.core.control.serial;
+        Ok(Ack::new(&mut other.core.tx, ids, None, serial, now))
+    }
+
+    fn shares_answers_with(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.info(), other.info());
+        let agreed = |info: &ConnectionInfo| info.capabilities().contains(Capabilities::ASYNC);
+        other.core.control.phase == Phase::Ready
+            && agreed(mine)
+            && agreed(theirs)
+            && mine.engine_id().is_some()
+            && mine.engine_id() == theirs.engine_id()
+    }
+
     /// Whether the NOTIFY of a ticket still waits for its answer.
     #[must_use]
     pub fn owes(&self, ticket: &Ticket) -> bool {
@@ -362,7 +414,7 @@ impl AgentConnection {
         let result = self.core.handle_timeout(now);
         if self.core.trim_due(self.rx.capacity(), now) {
             self.rx.trim();
-            self.core.trim();
+            self.core.trim(now);
         }
         result
     }

@@ -61,6 +61,7 @@ pub struct EngineConfig {
     pub(super) idle: Option<Duration>,
     pub(super) processing: Duration,
     pub(super) first_stream_id: u64,
+    receive_buffer: Option<NonZeroU32>,
 }
 
 impl EngineConfig {
@@ -81,6 +82,7 @@ impl EngineConfig {
             idle: old.then_some(Duration::from_secs(120)),
             processing: Duration::from_secs(1),
             first_stream_id: 0,
+            receive_buffer: None,
         }
     }
 
@@ -197,6 +199,23 @@ impl EngineConfig {
     pub const fn first_stream_id(mut self, id: u64) -> Self {
         self.first_stream_id = id;
         self
+    }
+
+    /// The size of the buffer that the connection is read into: `tune.bufsize`. If a read fills it to
+    /// the last byte, the connection stops for good, as that of HAProxy >= 3.1 does: nothing more is
+    /// read, its NOTIFYs time out, and no error says why. Each call of
+    /// [`receive`](crate::EngineConnection::receive) with new input is a read of all there is. Default
+    /// none: it cannot be filled. [`Dialect::New`] only.
+    #[must_use]
+    pub const fn receive_buffer(mut self, bytes: Option<NonZeroU32>) -> Self {
+        self.receive_buffer = bytes;
+        self
+    }
+
+    /// The size of a receive buffer that can be filled.
+    pub(super) fn fillable_buffer(&self) -> Option<usize> {
+        let bytes = self.receive_buffer.filter(|_| self.dialect == Dialect::New)?;
+        usize::try_from(bytes.get()).ok()
     }
 
     /// What HELLO says.

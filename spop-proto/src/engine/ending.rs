@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::config::Dialect;
 use super::core::{Core, Fault, Phase};
-use super::streams::StreamError;
+use super::streams::{NotifyId, StreamError};
 use super::{CheckFailure, EngineCloseReason};
 use crate::error::{ProtocolError, Waiting};
 use crate::wire::{Capabilities, Flags, FrameType};
@@ -203,7 +203,16 @@ impl Core {
         result
     }
 
-    /// The stream's time was up before its last fragment was sent.
+    pub(super) fn abandon(&mut self, id: NotifyId, now: Instant) -> bool {
+        let Some(fragmented) = self.streams.forget(id) else { return false };
+        if fragmented {
+            self.abort_fragments();
+        }
+        self.settle(now);
+        true
+    }
+
+    /// The stream ended before its last fragment was sent.
     fn abort_fragments(&mut self) {
         if let Some(fragments) = self.fragments.take() {
             let ids = (fragments.ids.stream, fragments.ids.frame);

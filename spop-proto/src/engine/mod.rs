@@ -8,6 +8,7 @@ mod fragment;
 mod goodbye;
 mod handshake;
 mod output;
+mod receive_buffer;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 pub use self::config::{Dialect, EngineConfig};
 use self::core::{Core, Step};
+use self::receive_buffer::{Admission, ReceiveBuffer};
 pub use self::streams::{NotifyId, StreamError};
 use crate::info::ConnectionInfo;
 use crate::rx::Rx;
@@ -165,7 +167,8 @@ pub enum EngineCloseReason {
 /// what differs:
 ///
 /// - [`notify`](Self::notify) asks. Each NOTIFY it accepts ends in exactly one event,
-///   [`Ack`](EngineEvent::Ack) or [`Failed`](EngineEvent::Failed).
+///   [`Ack`](EngineEvent::Ack) or [`Failed`](EngineEvent::Failed), unless it is
+///   [`abandon`](Self::abandon)ed.
 /// - Events that no byte of the agent causes (time is up, the connection ended) are given by
 ///   `receive` too. [`Interest::ready`] says that one waits, and `done` comes after the last.
 /// - What an agent may not do, and what comes of it, differs between the generations of HAProxy as
@@ -214,13 +217,15 @@ pub enum EngineCloseReason {
 pub struct EngineConnection {
     rx: Rx,
     core: Core,
+    buffer: ReceiveBuffer,
 }
 
 impl EngineConnection {
     /// A connection that was just made; HAPROXY-HELLO is in the output.
     #[must_use]
     pub fn new(config: EngineConfig, now: Instant) -> Self {
-        Self { rx: Rx::default(), core: Core::new(config, now) }
+        let buffer = ReceiveBuffer::new(config.fillable_buffer());
+        Self { rx: Rx::default(), core: Core::new(config, now), buffer }
     }
 
     /// Asks the agent: the first event of a new stream. The payload is one of
@@ -250,6 +255,13 @@ impl EngineConnection {
         self.core.notify(Some((previous, outcome)), payload, now)
     }
 
+    /// The stream of a NOTIFY has ended before its answer came: its client went away. HAProxy does not
+    /// tell the agent, and ignores the answer when it comes. There is no event for the NOTIFY then.
+    /// False where it was not in flight any more.
+    pub fn abandon(&mut self, id: NotifyId, now: Instant) -> bool {
+        self.core.abandon(id, now)
+    }
+
     /// How many NOTIFYs may be sent now. Events that wait for [`receive`](Self::receive) count as
     /// in flight.
     #[must_use]
@@ -272,7 +284,7 @@ impl EngineConnection {
         input: &mut &'i [u8],
         now: Instant,
     ) -> Result<Option<EngineEvent<'a>>, ProtocolError> {
-        let Self { rx, core } = self;
+        let Self { rx, core, buffer } = self;
         loop {
             if let Some((id, error)) = core.streams.next_failed() {
                 return Ok(Some(EngineEvent::Failed { id, error }));
@@ -285,7 +297,21 @@ impl EngineConnection {
                 *input = &[];
                 return Ok(None);
             }
-            let (located, step) = match rx.locate(input, |length| core.check_length(length)) {
+            match buffer.admit(rx.unread() + input.len(), now) {
+                Admission::Read => {}
+                Admission::Wait => {
+                    rx.stash(input);
+                    return Ok(None);
+                }
+                Admission::Lost => {
+                    rx.clear();
+                    *input = &[];
+                    return Ok(None);
+                }
+            }
+            let frame = rx.locate(input, |length| core.check_length(length));
+            buffer.left(rx.unread() + input.len());
+            let (located, step) = match frame {
                 Ok(None) => return Ok(None),
                 Ok(Some(located)) => {
                     let step = core.on_frame(rx.frame(located), rx.offset(), now);
@@ -352,7 +378,27 @@ impl EngineConnection {
     /// What to wait for.
     #[must_use]
     pub fn interest(&self) -> Interest {
-        self.core.interest(self.rx.has_unseen())
+        let mut want = self.core.interest(self.rx.has_unseen());
+        if let Some(until) = self.buffer.stalled_until() {
+            want.read = false;
+            want.ready = self.core.has_events();
+            want.deadline = Some(want.deadline.map_or(until, |deadline| deadline.min(until)));
+        }
+        want.read &= !self.buffer.is_wedged();
+        want
+    }
+
+    /// Reads nothing before that time, like a HAProxy that is busy, or stopped. What arrives
+    /// meanwhile is kept and then read at once, which matters where
+    /// [`EngineConfig::receive_buffer`] is set.
+    pub const fn stall_until(&mut self, time: Instant) {
+        self.buffer.stall_until(time);
+    }
+
+    /// Whether the agent filled [`EngineConfig::receive_buffer`]: nothing will be read any more.
+    #[must_use]
+    pub const fn is_wedged(&self) -> bool {
+        self.buffer.is_wedged()
     }
 
     /// Does what is due: streams time out, limits of time. To be called at the deadline of
@@ -361,6 +407,7 @@ impl EngineConnection {
     /// # Errors
     /// When the agent did not answer HELLO in time.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
+        self.buffer.end_stall(now);
         self.core.handle_timeout(now)
     }
 

@@ -229,6 +229,13 @@ impl Streams {
         });
     }
 
+    /// Takes that NOTIFY without a word; returns whether fragments of it were still going out.
+    pub(super) fn forget(&mut self, id: NotifyId) -> Option<bool> {
+        let at = self.entries.iter().position(|entry| entry.id == id)?;
+        let entry = self.entries.remove(at)?;
+        Some(matches!(entry.state, State::Fragmented))
+    }
+
     /// Those whose time is up fail; returns whether fragments of one were still going out.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut fragmented = false;

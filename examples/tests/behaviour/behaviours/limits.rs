@@ -25,7 +25,8 @@ pub(super) fn peer_never_reads(bench: &Bench) {
         .write_timeout(Duration::from_millis(500))
         .unwrap();
     let agent = bench.start_with(limits);
-    let config = patient(New).window(ASKED.try_into().unwrap());
+    // Up to 3.0: a later HAProxy is sent no more than its buffer takes, whether it reads or not.
+    let config = patient(Old).window(ASKED.try_into().unwrap());
     let mut client = Client::connect(agent.endpoint(), config).unwrap();
     client.hello();
     // The requests fit the buffers of the kernel; their answers, 320 MB, fit nowhere.

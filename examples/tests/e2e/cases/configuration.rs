@@ -8,6 +8,18 @@ use std::path::PathBuf;
 use crate::bench::{Bench, Failure, ensure, equal, port};
 use crate::haproxy::{Client, Haproxy, Request, Response, Setup, wait_until};
 
+use super::Case;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("example_denies_above_80", example_denies_above_80),
+    Case::new("example_fails_closed_without_agent", example_fails_closed_without_agent),
+    Case::new("readme_configuration", readme_configuration),
+    Case::new("dotnet_configuration", dotnet_configuration),
+];
+
+pub(super) const WITHOUT_AGENT: &[Case] =
+    &[Case::new("shipped_files_are_accepted", shipped_files_are_accepted)];
+
 /// Its own configuration, and that of HAProxy's agent library for .NET.
 const EXAMPLE: &str = "ip-reputation";
 const DOTNET: &str = "ip-reputation/dotnet";
@@ -53,7 +65,7 @@ fn replace(text: &mut String, old: &str, new: &str) -> Result<(), Failure> {
 }
 
 /// As they are in the repository, and in the place where they are.
-pub(super) fn shipped_files_are_accepted(bench: &Bench) -> Result<(), Failure> {
+fn shipped_files_are_accepted(bench: &Bench) -> Result<(), Failure> {
     for folder in [EXAMPLE, DOTNET] {
         bench.program().check(&shipped(folder, "haproxy.cfg"))?;
     }
@@ -61,7 +73,7 @@ pub(super) fn shipped_files_are_accepted(bench: &Bench) -> Result<(), Failure> {
 }
 
 /// The example's rule turns away what scores above 80.
-pub(super) fn example_denies_above_80(bench: &Bench) -> Result<(), Failure> {
+fn example_denies_above_80(bench: &Bench) -> Result<(), Failure> {
     let list = "192.0.2.80/32 80\n192.0.2.81/32 81\n192.0.2.100/32 100\n2001:db8::/32 95\n";
     let address = port()?;
     let _agent = bench.agent(address, &bench.write("list", list)?)?;
@@ -80,7 +92,7 @@ pub(super) fn example_denies_above_80(bench: &Bench) -> Result<(), Failure> {
 }
 
 /// The example's rules let nothing pass without a verdict; they do again once there is one.
-pub(super) fn example_fails_closed_without_agent(bench: &Bench) -> Result<(), Failure> {
+fn example_fails_closed_without_agent(bench: &Bench) -> Result<(), Failure> {
     const CLIENT: &str = "192.0.2.1";
     let address = port()?;
     let site = Running::start(bench, EXAMPLE, address)?;
@@ -100,7 +112,7 @@ pub(super) fn example_fails_closed_without_agent(bench: &Bench) -> Result<(), Fa
 }
 
 /// README's two files work as they are printed.
-pub(super) fn readme_configuration(bench: &Bench) -> Result<(), Failure> {
+fn readme_configuration(bench: &Bench) -> Result<(), Failure> {
     let readme = fs::read_to_string(shipped("..", "README.md"))?;
     let block = |file: &str| {
         let start = format!("```haproxy\n# {file}\n");
@@ -119,7 +131,7 @@ pub(super) fn readme_configuration(bench: &Bench) -> Result<(), Failure> {
 }
 
 /// The configuration of HAProxy's .NET library finds its score in the scope `sess`.
-pub(super) fn dotnet_configuration(bench: &Bench) -> Result<(), Failure> {
+fn dotnet_configuration(bench: &Bench) -> Result<(), Failure> {
     let list = bench.write("list", "192.168.50.1/32 20\n")?;
     let address = port()?;
     let _agent = bench.agent_with(address, &list, &["--scope", "sess"])?;

@@ -8,6 +8,18 @@ use crate::haproxy::wait_until;
 use crate::load::{CLIENT, Load, Reply};
 use crate::site::{Site, Verdict};
 
+use super::Case;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("health_check_follows_the_agent", health_check_follows_the_agent)
+        .shown("health check: DOWN and UP with the agent"),
+    Case::new("agent_stopped_and_started_under_load", agent_stopped_and_started_under_load)
+        .shown("agent stopped and started under load"),
+    Case::new("sighup_reloads_the_list_under_load", sighup_reloads_the_list_under_load),
+    Case::new("sigterm_drains", sigterm_drains).shown("agent leaves under load: no error"),
+    Case::new("second_signal_ends_at_once", second_signal_ends_at_once),
+];
+
 fn scores(replies: &[Reply]) -> usize {
     replies.iter().filter(|reply| matches!(reply.verdict, Verdict::Score(_))).count()
 }
@@ -17,7 +29,7 @@ fn errors(replies: &[Reply]) -> usize {
 }
 
 /// `option spop-check`: DOWN without an agent, UP with one, DOWN again once it stops.
-pub(super) fn health_check_follows_the_agent(bench: &Bench) -> Result<(), Failure> {
+fn health_check_follows_the_agent(bench: &Bench) -> Result<(), Failure> {
     let address = port()?;
     let site = Site::new(address).start(bench)?;
     site.wait_for_agent("DOWN")?;
@@ -35,7 +47,7 @@ pub(super) fn health_check_follows_the_agent(bench: &Bench) -> Result<(), Failur
 
 /// Every request is answered: with a score while there is an agent, with the error variable while
 /// there is none.
-pub(super) fn agent_stopped_and_started_under_load(bench: &Bench) -> Result<(), Failure> {
+fn agent_stopped_and_started_under_load(bench: &Bench) -> Result<(), Failure> {
     let list = bench.write("list", "10.0.0.0/8 30\n")?;
     let address = port()?;
     let agent = bench.agent(address, &list)?;
@@ -61,7 +73,7 @@ pub(super) fn agent_stopped_and_started_under_load(bench: &Bench) -> Result<(), 
 
 /// A new list takes effect without a request that fails or falls back to the old list; a bad one is
 /// refused with its line and changes nothing.
-pub(super) fn sighup_reloads_the_list_under_load(bench: &Bench) -> Result<(), Failure> {
+fn sighup_reloads_the_list_under_load(bench: &Bench) -> Result<(), Failure> {
     let list = bench.write("list", "10.0.0.0/8 30\n")?;
     let address = port()?;
     let mut agent = bench.agent(address, &list)?;
@@ -100,7 +112,7 @@ pub(super) fn sighup_reloads_the_list_under_load(bench: &Bench) -> Result<(), Fa
 
 /// SIGTERM under load: the health check fails first, so that HAProxy stops asking, while all that it
 /// still asks is answered; then the agent says how it went, once, and leaves with status 0.
-pub(super) fn sigterm_drains(bench: &Bench) -> Result<(), Failure> {
+fn sigterm_drains(bench: &Bench) -> Result<(), Failure> {
     let address = port()?;
     let mut agent = bench.agent(address, &bench.write("list", "10.0.0.0/8 30\n")?)?;
     let site = Site::new(address).processing(Duration::from_secs(1)).start(bench)?;
@@ -137,7 +149,7 @@ pub(super) fn sigterm_drains(bench: &Bench) -> Result<(), Failure> {
 }
 
 /// Told a second time, it does not wait for anything any more: 1 says that it was not its usual end.
-pub(super) fn second_signal_ends_at_once(bench: &Bench) -> Result<(), Failure> {
+fn second_signal_ends_at_once(bench: &Bench) -> Result<(), Failure> {
     for (first, second) in [("TERM", "INT"), ("INT", "TERM")] {
         let mut agent = bench.agent(port()?, &bench.write("list", "")?)?;
         agent.process().signal(first)?;

@@ -10,8 +10,17 @@ use crate::bench::{Bench, Failure, ensure, equal, port};
 use crate::haproxy::Request;
 use crate::site::{Site, Verdict, Visitor};
 
+use super::Case;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("score_by_address", by_address),
+    Case::new("score_of_ipv6_addresses", of_ipv6_addresses),
+    Case::new("score_through_a_unix_socket", through_a_unix_socket).shown("agent on a Unix socket"),
+    Case::new("200_requests_32_in_parallel", of_200_requests_32_in_parallel),
+];
+
 /// The longest prefix decides, and 10 is the score of an address that is not in the list.
-pub(super) fn by_address(bench: &Bench) -> Result<(), Failure> {
+fn by_address(bench: &Bench) -> Result<(), Failure> {
     let list = "# CIDR SCORE\n10.0.0.0/8 30\n10.1.0.0/16 60 # the worse part\n\n10.1.2.3/32 95\n192.0.2.0/24 0\n";
     let address = port()?;
     let _agent = bench.agent(address, &bench.write("list", list)?)?;
@@ -27,7 +36,7 @@ pub(super) fn by_address(bench: &Bench) -> Result<(), Failure> {
 
 /// `src` of an IPv6 client is an IPv6 argument, looked up as such; that of an IPv4 client at a
 /// listener for both is one too, and has to be found among the IPv4 ones.
-pub(super) fn of_ipv6_addresses(bench: &Bench) -> Result<(), Failure> {
+fn of_ipv6_addresses(bench: &Bench) -> Result<(), Failure> {
     let list = "2001:db8::/32 70\n2001:db8:0:1::/64 90\n2001:db8:0:1::7/128 5\n0.0.0.0/0 33\n";
     let address = port()?;
     let _agent = bench.agent(address, &bench.write("list", list)?)?;
@@ -43,7 +52,7 @@ pub(super) fn of_ipv6_addresses(bench: &Bench) -> Result<(), Failure> {
 }
 
 /// The agent behind a Unix socket, which replaces what a killed one left and cleans up after itself.
-pub(super) fn through_a_unix_socket(bench: &Bench) -> Result<(), Failure> {
+fn through_a_unix_socket(bench: &Bench) -> Result<(), Failure> {
     let list = bench.write("list", "10.0.0.0/8 30\n")?;
     let socket = bench.path("agent.sock");
     let endpoint = format!("unix:{}", socket.display());
@@ -64,7 +73,7 @@ pub(super) fn through_a_unix_socket(bench: &Bench) -> Result<(), Failure> {
 
 /// Each request comes from another address with another score: an answer that went to the wrong
 /// request would show.
-pub(super) fn of_200_requests_32_in_parallel(bench: &Bench) -> Result<(), Failure> {
+fn of_200_requests_32_in_parallel(bench: &Bench) -> Result<(), Failure> {
     const REQUESTS: u8 = 200;
     const PARALLEL: usize = 32;
 
