@@ -114,16 +114,15 @@ impl Tx {
     /// Puts an empty buffer in place of the output, which the caller gets.
     pub(crate) fn swap(&mut self, other: &mut Vec<u8>) {
         other.clear();
-        self.out.truncate(self.committed);
         self.out.drain(..self.sent);
         core::mem::swap(&mut self.out, other);
-        // What is held back stays.
+        // What is held back stays, and an ACK that was begun.
         let taken = self.exposed - self.sent;
         self.out.extend_from_slice(other.get(taken..).unwrap_or_default());
         other.truncate(taken);
-        self.sent = 0;
+        self.committed -= self.exposed;
         self.exposed = 0;
-        self.committed = self.out.len();
+        self.sent = 0;
         self.stall = None;
     }
 
