@@ -1,7 +1,5 @@
 //! The answer to a NOTIFY.
 
-use std::time::Instant;
-
 use thiserror::Error;
 
 use crate::handler::Exchange;
@@ -35,27 +33,22 @@ pub struct Ack<'a> {
     ids: Ids,
     /// The entry in the books if the answer was deferred before.
     key: Option<Key>,
-    connection: u64,
-    now: Instant,
     done: bool,
     /// An action was refused because it did not fit.
     refused: bool,
 }
 
 impl<'a> Ack<'a> {
-    pub(crate) fn new(
-        tx: &'a mut Tx,
-        ids: Ids,
-        key: Option<Key>,
-        connection: u64,
-        now: Instant,
-    ) -> Self {
+    /// The time of the answer is that of the connection's last activity: whoever makes one has just
+    /// set that.
+    #[inline]
+    pub(crate) fn new(tx: &'a mut Tx, ids: Ids, key: Option<Key>) -> Self {
         if key.is_none() {
             tx.lend();
         }
         let frame = tx.begin_ack(ids);
         let actions_at = tx.buffer().len();
-        Self { tx, frame, actions_at, ids, key, connection, now, done: false, refused: false }
+        Self { tx, frame, actions_at, ids, key, done: false, refused: false }
     }
 
     /// Sets a variable. HAProxy puts the scope and its `var-prefix` in front of the name.
@@ -71,7 +64,7 @@ impl<'a> Ack<'a> {
         value: impl Into<Value<'v>>,
     ) -> Result<(), SetError> {
         check_name(scope, name.as_bytes(), self.tx.config.prefix_len())?;
-        self.put_set(scope, name, &value.into())
+        self.put_set(scope, name, value.into())
     }
 
     /// Sets a variable whose name was checked before.
@@ -84,7 +77,8 @@ impl<'a> Ack<'a> {
         var: Var<'_>,
         value: impl Into<Value<'v>>,
     ) -> Result<(), SetError> {
-        self.set(var.scope(), var.name(), value)
+        var.check_length(self.tx.config.prefix_len())?;
+        self.put_set(var.scope(), var.name(), value.into())
     }
 
     /// Removes a variable.
@@ -152,9 +146,9 @@ impl<'a> Ack<'a> {
         self.tx.roll_back();
         let key = match self.key {
             Some(key) => key,
-            None => self.tx.defer(self.ids, self.now),
+            None => self.tx.defer(self.ids, self.tx.active()),
         };
-        Ticket { connection: self.connection, key }
+        Ticket { connection: self.tx.serial, key }
     }
 
     /// Takes the NOTIFY away from its connection: the exchange is answered elsewhere, on another
@@ -171,7 +165,7 @@ impl<'a> Ack<'a> {
     /// # Errors
     /// When the exchange is that of another NOTIFY, or does not fit; the fallback is sent then.
     pub fn answer_with(mut self, exchange: &Exchange) -> Result<(), Failure> {
-        let failure = if exchange.is_of(self.ids, self.connection) {
+        let failure = if exchange.is_of(self.ids, self.tx.serial) {
             let actions = exchange.actions();
             self.refused |= exchange.refused();
             match self.extend(actions.len(), |out| out.extend_from_slice(actions)) {
@@ -210,12 +204,12 @@ impl<'a> Ack<'a> {
         Bounds {
             ack_limit: self.tx.ack_limit(),
             prefix: self.tx.config.prefix_len(),
-            connection: self.connection,
+            connection: self.tx.serial,
         }
     }
 
-    #[inline]
-    fn put_set(&mut self, scope: Scope, name: &str, value: &Value<'_>) -> Result<(), SetError> {
+    #[inline(always)]
+    fn put_set(&mut self, scope: Scope, name: &str, value: Value<'_>) -> Result<(), SetError> {
         // Large values are refused before they are copied.
         if let Some(data) = value.as_bytes()
             && data.len() > self.tx.ack_limit()
@@ -223,7 +217,7 @@ impl<'a> Ack<'a> {
             return Err(self.too_big());
         }
         let before = self.tx.buffer().len();
-        encode_set_var(scope, name.as_bytes(), value, self.tx.buffer());
+        encode_set_var(scope, name.as_bytes(), &value, self.tx.buffer());
         self.keep_if_it_fits(before)
     }
 
@@ -257,7 +251,7 @@ impl<'a> Ack<'a> {
             return self.send_fallback(Cause::Shed);
         }
         self.done = true;
-        self.tx.commit(self.frame, self.now);
+        self.tx.commit(self.frame, self.tx.active());
         self.tx.close_entry(self.key);
         self.tx.stats.answered += 1;
         self.tx.stats.too_big += u64::from(self.refused);
@@ -267,7 +261,7 @@ impl<'a> Ack<'a> {
         self.done = true;
         self.tx.roll_back();
         self.tx.close_entry(self.key);
-        self.tx.fall_back(self.ids, cause, self.now);
+        self.tx.fall_back(self.ids, cause, self.tx.active());
         self.tx.stats.too_big += u64::from(self.refused);
     }
 }

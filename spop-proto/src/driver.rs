@@ -193,7 +193,7 @@ impl Pad {
     /// A pad for exchanges of connections with that configuration.
     #[must_use]
     pub fn new(config: AgentConfig, now: Instant) -> Self {
-        Self { tx: Tx::new(config, now) }
+        Self { tx: Tx::new(config, 0, now) }
     }
 
     /// Has `service` answer an exchange, which then holds the answer. The connection is not
@@ -209,8 +209,8 @@ impl Pad {
         let bounds = *exchange.bounds();
         self.tx.limit_acks(u32::try_from(bounds.ack_limit).unwrap_or(u32::MAX));
         let (notify, ids, actions, refused) = exchange.parts();
-        let now = self.tx.active();
-        let mut ack = Ack::new(&mut self.tx, ids, None, bounds.connection, now);
+        self.tx.serial = bounds.connection;
+        let mut ack = Ack::new(&mut self.tx, ids, None);
         let result = catch_unwind(AssertUnwindSafe(|| service(notify, &mut ack)));
         ack.move_actions(actions, refused);
         match result {

@@ -39,6 +39,12 @@ pub(crate) enum Fragment {
 }
 
 impl Reassembly {
+    /// Whether there was no fragment so far.
+    #[inline]
+    pub(crate) const fn is_unused(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The payload whose fragments are arriving.
     pub(crate) fn open(&self) -> Option<Ids> {
         self.0.as_deref().and_then(|parts| parts.open)

@@ -61,6 +61,29 @@ impl Rx {
         Ok(Some(Located::Buffer))
     }
 
+    /// The first frame in `input`, and what follows, if nothing is kept and it is all there. Nothing is
+    /// taken before [`took`](Self::took).
+    #[inline]
+    pub(crate) fn whole_frame<'i>(
+        &self,
+        input: &'i [u8],
+        max: u32,
+    ) -> Option<(&'i [u8], &'i [u8])> {
+        let (length, rest) = input.split_first_chunk::<LENGTH_BYTES>()?;
+        let length = u32::from_be_bytes(*length);
+        if length > max || !self.kept.is_empty() {
+            return None;
+        }
+        rest.split_at_checked(usize::try_from(length).ok()?)
+    }
+
+    /// That frame was taken.
+    #[inline]
+    pub(crate) fn took(&mut self, frame: &[u8]) {
+        self.release();
+        self.current = u32::try_from(frame.len()).unwrap_or(u32::MAX).saturating_add(LENGTH_FIELD);
+    }
+
     /// The usual case: nothing is kept, the frame lies in the input.
     fn locate_in<'i, E>(
         &mut self,
@@ -111,6 +134,11 @@ impl Rx {
     /// Whether bytes are kept that belong to no frame handed out so far.
     pub(crate) fn has_pending(&self) -> bool {
         self.unread() > 0
+    }
+
+    /// Whether nothing is kept, and nobody was told that something is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty() && !self.unseen
     }
 
     /// How many these are.

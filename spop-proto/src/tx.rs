@@ -28,6 +28,8 @@ pub enum Cause {
 
 #[derive(Debug)]
 pub(crate) struct Tx {
+    /// Tells connections apart.
+    pub(crate) serial: u64,
     out: Vec<u8>,
     /// `out[..sent]` was taken by the driver.
     sent: usize,
@@ -47,7 +49,7 @@ pub(crate) struct Tx {
     pub(crate) in_flight: InFlight,
     pub(crate) stats: ConnectionStats,
     pub(crate) config: AgentConfig,
-    /// When the peer is given up for not reading.
+    /// Since when there is output that the peer has not taken, or since it last took some.
     stall: Option<Instant>,
     /// Whether output was taken since `stall` was set.
     progressed: bool,
@@ -58,8 +60,9 @@ pub(crate) struct Tx {
 }
 
 impl Tx {
-    pub(crate) fn new(config: AgentConfig, now: Instant) -> Self {
+    pub(crate) fn new(config: AgentConfig, serial: u64, now: Instant) -> Self {
         Self {
+            serial,
             out: Vec::new(),
             sent: 0,
             exposed: 0,
@@ -103,7 +106,12 @@ impl Tx {
         }
         // Moved once half of it is gone: a peer that always leaves a little must not make the
         // buffer grow by all that was ever sent, nor each write move all that is left.
-        if self.sent >= self.out.len() / 2 {
+        if self.sent == self.out.len() {
+            self.out.clear();
+            self.committed = 0;
+            self.exposed = 0;
+            self.sent = 0;
+        } else if self.sent >= self.out.len() / 2 {
             self.out.drain(..self.sent);
             self.committed -= self.sent;
             self.exposed -= self.sent;
@@ -203,7 +211,7 @@ impl Tx {
         self.release(now);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin_ack(&mut self, ids: Ids) -> FrameStart {
         self.begin(FrameHeader {
             kind: FrameType::ACK,
@@ -254,7 +262,7 @@ impl Tx {
         &mut self.out
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, header: FrameHeader) -> FrameStart {
         self.out.truncate(self.committed);
         FrameStart::write(header, &mut self.out)
@@ -278,7 +286,7 @@ impl Tx {
     #[inline]
     fn watch(&mut self, now: Instant) {
         if self.stall.is_none() && self.has_output() {
-            self.stall = now.checked_add(self.config.current_limits().write);
+            self.stall = Some(now);
             self.progressed = false;
         }
     }
@@ -402,18 +410,18 @@ impl Tx {
         self.trims = 0;
     }
 
-    pub(crate) const fn stall_deadline(&self) -> Option<Instant> {
-        self.stall
+    pub(crate) fn stall_deadline(&self) -> Option<Instant> {
+        self.stall?.checked_add(self.config.current_limits().write)
     }
 
     /// Whether the peer took nothing for the whole of the write timeout. A peer that is slow but
     /// takes something gets the time again.
     pub(crate) fn stalled(&mut self, now: Instant) -> bool {
-        if self.stall.is_none_or(|stall| now < stall) {
+        if self.stall_deadline().is_none_or(|deadline| now < deadline) {
             return false;
         }
         if core::mem::take(&mut self.progressed) {
-            self.stall = now.checked_add(self.config.current_limits().write);
+            self.stall = Some(now);
             return false;
         }
         true

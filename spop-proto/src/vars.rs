@@ -90,6 +90,15 @@ impl<'a> Var<'a> {
         Self { scope, name }
     }
 
+    /// Checks what could not be known when the name was: the length of HAProxy's prefix.
+    #[inline]
+    pub(crate) fn check_length(&self, prefix: Option<usize>) -> Result<(), NameError> {
+        if is_too_long(self.scope, self.name.as_bytes(), prefix.unwrap_or(1)) {
+            return Err(name_error(self.scope.as_str(), self.name.as_bytes(), Fault::Long));
+        }
+        Ok(())
+    }
+
     /// The scope.
     #[must_use]
     pub const fn scope(&self) -> Scope {
@@ -142,16 +151,33 @@ const fn fault(scope: Scope, name: &[u8], prefix: Option<usize>) -> Option<Fault
     if !allowed(name) {
         return Some(Fault::Character);
     }
-    if scope.as_str().len() + 1 + prefix + 1 + name.len() > NAME_BYTES_MAX {
+    if is_too_long(scope, name, prefix) {
         return Some(Fault::Long);
     }
     None
 }
 
+const fn is_too_long(scope: Scope, name: &[u8], prefix: usize) -> bool {
+    scope.as_str().len() + 1 + prefix + 1 + name.len() > NAME_BYTES_MAX
+}
+
+/// Whether HAProxy takes a character in a name.
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time only")]
+const ALLOWED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+        byte += 1;
+    }
+    table
+};
+
+#[expect(clippy::indexing_slicing, reason = "a table of 256 has a place for every byte")]
 const fn allowed(name: &[u8]) -> bool {
     let mut rest = name;
     while let [byte, tail @ ..] = rest {
-        if !(byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'.') {
+        if !ALLOWED[*byte as usize] {
             return false;
         }
         rest = tail;

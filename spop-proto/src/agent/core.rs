@@ -44,7 +44,6 @@ pub(super) enum Phase {
 
 #[derive(Debug)]
 pub(super) struct Control {
-    pub(super) serial: u64,
     pub(super) phase: Phase,
     draining: bool,
     /// The peer sends nothing more.
@@ -126,10 +125,9 @@ impl Core {
     ) -> Self {
         Self {
             reassembly: Reassembly::default(),
-            tx: Tx::new(config, now),
+            tx: Tx::new(config, SERIAL.fetch_add(1, Ordering::Relaxed), now),
             info: Arc::new(ConnectionInfo { peer, ..ConnectionInfo::default() }),
             control: Control {
-                serial: SERIAL.fetch_add(1, Ordering::Relaxed),
                 phase,
                 draining: false,
                 eof: false,
@@ -178,6 +176,12 @@ impl Core {
         }
     }
 
+    /// Whether a connection that has no input may wait.
+    #[inline]
+    pub(super) fn has_nothing_to_do(&self) -> bool {
+        self.control.phase == Phase::Ready && !self.control.draining
+    }
+
     /// All input was looked at; `pending` tells whether a part of a frame is kept.
     pub(super) fn drained_input(&mut self, pending: bool, now: Instant) {
         let limits = self.tx.config.current_limits();
@@ -188,6 +192,40 @@ impl Core {
             control.frame_ends = now.checked_add(limits.frame);
         }
         self.leave_if_drained(pending, now);
+    }
+
+    /// The usual case before all others: a NOTIFY that lies whole in the input, while nothing is kept,
+    /// open or in the way. Whatever is not that is left where it is.
+    #[inline]
+    pub(super) fn take_whole_notify<'i>(
+        &mut self,
+        rx: &mut Rx,
+        input: &mut &'i [u8],
+        now: Instant,
+    ) -> Option<(Ids, &'i [u8])> {
+        let may = self.has_nothing_to_do()
+            && rx.is_empty()
+            && self.reassembly.is_unused()
+            && self.tx.in_flight.is_empty()
+            && self.tx.unsent() < self.tx.config.current_limits().output.get();
+        if !may {
+            return None;
+        }
+        let (frame, rest) = rx.whole_frame(input, self.tx.config.own_max_frame_size())?;
+        let Frame { header, payload } = Frame::scan(frame)?;
+        let FrameHeader { kind, flags, stream_id, frame_id } = header;
+        let whole = flags.fin() && !flags.abort();
+        if kind != FrameType::NOTIFY || !whole || !Messages::are_well_formed(payload) {
+            return None;
+        }
+        rx.took(frame);
+        *input = rest;
+        self.control.frame_ends = None;
+        self.control.ignored = 0;
+        self.tx.stats.frames += 1;
+        self.tx.stats.notifies += 1;
+        self.tx.pace_notify(now);
+        Some((Ids { stream: stream_id, frame: frame_id }, payload))
     }
 
     pub(super) fn on_frame(
@@ -327,6 +365,7 @@ impl Core {
 
     /// A whole NOTIFY is checked to its last byte before anybody sees it, and shed if there are
     /// too many; other steps pass.
+    #[inline]
     fn check_notify(
         &mut self,
         step: Step,
@@ -435,9 +474,11 @@ impl Core {
     /// Past half of the time to drain nothing new is begun, or a busy connection would never come
     /// to a moment at which nothing is owed.
     fn has_drained_long(&self, now: Instant) -> bool {
+        if !self.control.draining {
+            return false;
+        }
         let half = self.tx.config.current_limits().drain / 2;
-        let ends = self.control.drain_ends.filter(|_| self.control.draining);
-        ends.is_some_and(|ends| ends.saturating_duration_since(now) < half)
+        self.control.drain_ends.is_some_and(|ends| ends.saturating_duration_since(now) < half)
     }
 
     fn drained(&self, pending: bool) -> bool {

@@ -239,12 +239,28 @@ impl AgentConnection {
         input: &mut &'i [u8],
         now: Instant,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
-        let Self { rx, core, .. } = self;
-        core.begin(now);
+        self.core.begin(now);
         if !input.is_empty() {
-            core.tx.set_active(now);
-            core.tx.pace_input(input.len(), now);
+            self.core.tx.set_active(now);
+            self.core.tx.pace_input(input.len(), now);
+        } else if self.rx.is_empty() && self.core.has_nothing_to_do() {
+            return Ok(None);
         }
+        if let Some((ids, payload)) = self.core.take_whole_notify(&mut self.rx, input, now) {
+            let Core { tx, info, .. } = &mut self.core;
+            let notify = Notify::new(payload, ids, info);
+            return Ok(Some(Event::Notify(notify, Ack::new(tx, ids, None))));
+        }
+        self.receive_any(input, now)
+    }
+
+    #[inline(never)]
+    fn receive_any<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, ProtocolError> {
+        let Self { rx, core, .. } = self;
         loop {
             if !core.takes_frames() {
                 rx.clear();
@@ -275,7 +291,7 @@ impl AgentConnection {
             match core.on_frame(rx.frame(located), rx.offset(), now) {
                 Ok(Step::Skip) => {}
                 Ok(Step::Notify(ids, payload)) => {
-                    let Core { reassembly, tx, info, control } = core;
+                    let Core { reassembly, tx, info, .. } = core;
                     let payload = match payload {
                         Payload::Frame(len) => {
                             let frame = rx.frame(located);
@@ -284,7 +300,7 @@ impl AgentConnection {
                         Payload::Reassembled => reassembly.payload(),
                     };
                     let notify = Notify::new(payload, ids, info);
-                    let ack = Ack::new(tx, ids, None, control.serial, now);
+                    let ack = Ack::new(tx, ids, None);
                     return Ok(Some(Event::Notify(notify, ack)));
                 }
                 Ok(Step::Hello) => return Ok(Some(Event::Hello(&core.info))),
@@ -317,12 +333,12 @@ impl AgentConnection {
     pub fn answer(&mut self, ticket: Ticket, now: Instant) -> Result<Ack<'_>, StaleTicket> {
         let Self { core, .. } = self;
         core.begin(now);
-        if ticket.connection != core.control.serial {
+        if ticket.connection != core.tx.serial {
             return Err(StaleTicket);
         }
         let ids = core.tx.in_flight.get(ticket.key).ok_or(StaleTicket)?;
-        let serial = core.control.serial;
-        Ok(Ack::new(&mut core.tx, ids, Some(ticket.key), serial, now))
+        core.tx.set_active(now);
+        Ok(Ack::new(&mut core.tx, ids, Some(ticket.key)))
     }
 
     /// The answer to a NOTIFY that was deferred, to be sent on `other`: both connections must be of
@@ -355,8 +371,8 @@ impl AgentConnection {
             return Err(AnswerOnError::Stale);
         }
         self.core.tx.stats.elsewhere += 1;
-        let serial = other.core.control.serial;
-        Ok(Ack::new(&mut other.core.tx, ids, None, serial, now))
+        other.core.tx.set_active(now);
+        Ok(Ack::new(&mut other.core.tx, ids, None))
     }
 
     fn shares_answers_with(&self, other: &Self) -> bool {
@@ -372,8 +388,7 @@ impl AgentConnection {
     /// Whether the NOTIFY of a ticket still waits for its answer.
     #[must_use]
     pub fn owes(&self, ticket: &Ticket) -> bool {
-        ticket.connection == self.core.control.serial
-            && self.core.tx.in_flight.get(ticket.key).is_some()
+        ticket.connection == self.core.tx.serial && self.core.tx.in_flight.get(ticket.key).is_some()
     }
 
     /// Answers owed: NOTIFYs that were deferred.

@@ -167,10 +167,15 @@ impl fmt::Display for Action<'_> {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(crate) fn encode_set_var(scope: Scope, name: &[u8], value: &Value<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[SET_VAR, SET_VAR_ARGS, scope as u8]);
-    encode_bytes(name, out);
+    if let Ok(length @ 0..240) = u8::try_from(name.len()) {
+        out.extend_from_slice(&[SET_VAR, SET_VAR_ARGS, scope as u8, length]);
+        out.extend_from_slice(name);
+    } else {
+        out.extend_from_slice(&[SET_VAR, SET_VAR_ARGS, scope as u8]);
+        encode_bytes(name, out);
+    }
     value.encode(out);
 }
 

@@ -7,6 +7,7 @@ use nom::number::complete::{be_u8, be_u32};
 
 use super::DecodeError;
 use super::fault::{Parsed, run};
+use super::scan;
 use super::varint::{encode_varint, varint};
 
 /// The length field in front of each frame; it does not count itself.
@@ -162,6 +163,26 @@ impl<'a> Frame<'a> {
     /// When the bytes end inside the header or an id exceeds 64 bits.
     #[inline]
     pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
+        match Self::scan(frame) {
+            Some(frame) => Ok(frame),
+            None => Self::parse(frame),
+        }
+    }
+
+    /// The same, and does not know what is wrong.
+    #[inline]
+    pub(crate) fn scan(frame: &'a [u8]) -> Option<Self> {
+        let (&[kind, flags @ ..], ids) = frame.split_first_chunk::<5>()?;
+        let (stream_id, at) = scan::varint::<true>(ids, 0)?;
+        let (frame_id, at) = scan::varint::<true>(ids, at)?;
+        let (kind, flags) = (FrameType(kind), Flags(u32::from_be_bytes(flags)));
+        let header = FrameHeader { kind, flags, stream_id, frame_id };
+        Some(Self { header, payload: ids.get(at..)? })
+    }
+
+    /// The same, and does.
+    #[cold]
+    fn parse(frame: &'a [u8]) -> Result<Self, DecodeError> {
         let (header, payload) = run(frame, header)?;
         Ok(Self { header, payload })
     }
@@ -174,7 +195,6 @@ impl<'a> Frame<'a> {
     }
 }
 
-#[inline]
 fn header(input: &[u8]) -> Parsed<'_, FrameHeader> {
     let (rest, (kind, flags)) = (be_u8, be_u32).parse_complete(input)?;
     let (rest, stream_id) = varint(rest)?;
@@ -190,16 +210,22 @@ pub(crate) struct FrameStart {
 
 impl FrameStart {
     /// Writes room for the length, and the header.
-    #[inline]
+    // Of a header whose type and flags are constants little is left to do.
+    #[inline(always)]
     pub(crate) fn write(header: FrameHeader, out: &mut Vec<u8>) -> Self {
         let at = out.len();
-        let mut head = [0_u8; LENGTH_BYTES + 5];
-        let [_, _, _, _, kind, flags @ ..] = &mut head;
-        *kind = header.kind.0;
-        *flags = header.flags.0.to_be_bytes();
-        out.extend_from_slice(&head);
-        encode_varint(header.stream_id, out);
-        encode_varint(header.frame_id, out);
+        let [f0, f1, f2, f3] = header.flags.0.to_be_bytes();
+        let head = [0, 0, 0, 0, header.kind.0, f0, f1, f2, f3];
+        if let (Ok(stream @ 0..240), Ok(frame @ 0..240)) =
+            (u8::try_from(header.stream_id), u8::try_from(header.frame_id))
+        {
+            let [l0, l1, l2, l3, kind, f0, f1, f2, f3] = head;
+            out.extend_from_slice(&[l0, l1, l2, l3, kind, f0, f1, f2, f3, stream, frame]);
+        } else {
+            out.extend_from_slice(&head);
+            encode_varint(header.stream_id, out);
+            encode_varint(header.frame_id, out);
+        }
         Self { at }
     }
 

@@ -11,6 +11,7 @@ mod fault;
 mod frame;
 mod hello;
 mod notify;
+mod scan;
 mod value;
 mod varint;
 

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::DecodeError;
 use super::fault::{Parsed, decode_error};
+use super::scan;
 use super::value::{Value, value};
 use super::varint::{bytes, encode_bytes};
 
@@ -26,10 +27,15 @@ impl<'a> Messages<'a> {
     /// # Errors
     /// When anything in it does not decode.
     pub fn check(payload: &'a [u8]) -> Result<Self, DecodeError> {
-        match check(payload) {
-            Ok(()) => Ok(Self { rest: payload, skip: 0 }),
-            Err(error) => Err(decode_error(payload, error)),
+        if !Self::are_well_formed(payload) {
+            diagnose(payload)?;
         }
+        Ok(Self::checked(payload))
+    }
+
+    /// The same without a reason.
+    pub(crate) fn are_well_formed(payload: &[u8]) -> bool {
+        well_formed::<false>(payload).is_some() || any_well_formed(payload)
     }
 
     /// For a payload that [`check`](Self::check) accepted before.
@@ -38,8 +44,22 @@ impl<'a> Messages<'a> {
     }
 
     /// The first message of that name.
+    #[inline]
     #[must_use]
-    pub fn named(mut self, name: &[u8]) -> Option<Message<'a>> {
+    pub fn named(self, name: &[u8]) -> Option<Message<'a>> {
+        // The usual case: the first message, at the start.
+        if let Some((begin, end)) = scan::counted::<false>(self.rest, 0)
+            && self.skip == 0
+            && scan::same(self.rest.get(begin..end)?, name)
+        {
+            let (&left, rest) = self.rest.get(end..)?.split_first()?;
+            return Some(Message { name: self.rest.get(begin..end)?, args: Args { rest, left } });
+        }
+        self.any_named(name)
+    }
+
+    #[inline(never)]
+    fn any_named(mut self, name: &[u8]) -> Option<Message<'a>> {
         self.find(|message| message.name == name)
     }
 }
@@ -49,14 +69,13 @@ impl<'a> Iterator for Messages<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Message<'a>> {
-        while let Some(left) = self.skip.checked_sub(1) {
-            self.rest = arg(self.rest).ok()?.0;
-            self.skip = left;
+        let mut at = 0;
+        for _ in 0..core::mem::take(&mut self.skip) {
+            at = scan::after_arg::<true>(self.rest, at)?;
         }
-        if self.rest.is_empty() {
-            return None;
-        }
-        let (rest, (name, count)) = message(self.rest).ok()?;
+        let (begin, end) = scan::counted::<true>(self.rest, at)?;
+        let name = self.rest.get(begin..end)?;
+        let (&count, rest) = self.rest.get(end..)?.split_first()?;
         self.rest = rest;
         self.skip = count;
         Some(Message { name, args: Args { rest, left: count } })
@@ -84,9 +103,14 @@ impl<'a> Message<'a> {
     }
 
     /// The value of the first argument of that name; `None` where there is none.
+    #[inline]
     #[must_use]
     pub fn arg(&self, name: &str) -> Option<Value<'a>> {
-        self.args.clone().find(|arg| arg.name == name.as_bytes()).map(|arg| arg.value)
+        let Args { rest, left } = self.args;
+        match scan::named::<false>(rest, left, name.as_bytes()) {
+            Some(found) => found,
+            None => any_named(rest, left, name.as_bytes()),
+        }
     }
 
     /// The value of the argument at that position, from 0.
@@ -109,9 +133,11 @@ impl<'a> Iterator for Args<'a> {
     #[inline]
     fn next(&mut self) -> Option<Arg<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let (rest, arg) = arg(self.rest).ok()?;
-        self.rest = rest;
-        Some(arg)
+        let (begin, end) = scan::counted::<true>(self.rest, 0)?;
+        let name = self.rest.get(begin..end)?;
+        let value = scan::value::<true>(self.rest, end)?;
+        self.rest = self.rest.get(scan::after_value::<true>(self.rest, end)?..)?;
+        Some(Arg { name, value })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -131,7 +157,32 @@ pub struct Arg<'a> {
     pub value: Value<'a>,
 }
 
-fn check(payload: &[u8]) -> Result<(), nom::Err<super::fault::Fault>> {
+#[inline(always)]
+fn well_formed<const LONG: bool>(payload: &[u8]) -> Option<()> {
+    let mut at = 0;
+    while at < payload.len() {
+        at = scan::after_message::<LONG>(payload, at)?;
+    }
+    (at == payload.len()).then_some(())
+}
+
+#[inline(never)]
+fn any_well_formed(payload: &[u8]) -> bool {
+    well_formed::<true>(payload).is_some()
+}
+
+#[inline(never)]
+fn any_named<'a>(args: &'a [u8], count: u8, name: &[u8]) -> Option<Value<'a>> {
+    scan::named::<true>(args, count, name)?
+}
+
+/// Where a payload that is not well formed is not, and why.
+#[cold]
+fn diagnose(payload: &[u8]) -> Result<(), DecodeError> {
+    parse(payload).map_err(|error| decode_error(payload, error))
+}
+
+fn parse(payload: &[u8]) -> Result<(), nom::Err<super::fault::Fault>> {
     let mut rest = payload;
     while !rest.is_empty() {
         let (mut args, (_, count)) = message(rest)?;
@@ -144,12 +195,10 @@ fn check(payload: &[u8]) -> Result<(), nom::Err<super::fault::Fault>> {
 }
 
 /// A message's name and the number of its arguments: one raw byte, not a varint.
-#[inline]
 fn message(input: &[u8]) -> Parsed<'_, (&[u8], u8)> {
     (bytes, be_u8).parse_complete(input)
 }
 
-#[inline]
 fn arg(input: &[u8]) -> Parsed<'_, Arg<'_>> {
     let (rest, name) = bytes(input)?;
     let (rest, value) = value(rest)?;

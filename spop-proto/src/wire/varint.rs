@@ -11,7 +11,7 @@ use super::fault::{DecodeErrorKind, Parsed, fault, run};
 /// The longest encoding: 2^64 - 1 takes ten bytes.
 const MAX_BYTES: usize = 10;
 /// How far the tenth byte is shifted.
-const LAST_SHIFT: u32 = 4 + 7 * 8;
+pub(super) const LAST_SHIFT: u32 = 4 + 7 * 8;
 
 /// Decodes the varint at the start of `input`; returns it and what follows.
 ///
@@ -25,10 +25,20 @@ pub fn decode_varint(input: &[u8]) -> Result<(u64, &[u8]), DecodeError> {
 /// Appends `value` to `out`.
 #[inline]
 pub fn encode_varint(value: u64, out: &mut Vec<u8>) {
-    if value < 240 {
-        out.push(value.to_le_bytes()[0]);
-    } else {
-        encode_long(value, out);
+    let [low, ..] = value.to_le_bytes();
+    match value {
+        0..240 => out.push(low),
+        240..2_288 => {
+            let [high, ..] = (value.wrapping_sub(240) >> 4).to_le_bytes();
+            out.extend_from_slice(&[low | 0xf0, high]);
+        }
+        2_288..264_432 => {
+            let rest = value.wrapping_sub(240) >> 4;
+            let ([middle, ..], [high, ..]) =
+                (rest.to_le_bytes(), (rest.wrapping_sub(128) >> 7).to_le_bytes());
+            out.extend_from_slice(&[low | 0xf0, middle | 0x80, high]);
+        }
+        _ => encode_long(value, out),
     }
 }
 

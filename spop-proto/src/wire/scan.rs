@@ -1,0 +1,159 @@
+//! Items at the speed of the hot path. Places are counted from the start of the bytes and may lie
+//! beyond their end by what the last length said: whoever reads there finds nothing, and whoever is
+//! done compares with the end. What is wrong is not told apart; where there is `None` here, the
+//! parsers beside know the reason.
+//!
+//! Each function comes twice. With `LONG` it takes any number; without, `None` stands for numbers of
+//! more than one byte as well. Those are rare, and a function that hands them over as a whole to its
+//! `LONG` twin calls nothing, so it has no registers to save.
+
+use std::net::Ipv4Addr;
+
+use super::value::{self, Value};
+use super::varint;
+
+/// The varint at that place, and the place behind it.
+#[inline(always)]
+pub(super) fn varint<const LONG: bool>(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let first = *bytes.get(at)?;
+    if first < 240 {
+        // `at` lies within the bytes, which are never near the end of the address space.
+        return Some((first.into(), at.wrapping_add(1)));
+    }
+    if LONG { long_varint(bytes, at) } else { None }
+}
+
+#[inline(never)]
+fn long_varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let (mut value, mut at) = (u64::from(*bytes.get(at)?), at.wrapping_add(1));
+    let mut shift = 4_u32;
+    loop {
+        let byte = *bytes.get(at)?;
+        at = at.wrapping_add(1);
+        if shift == varint::LAST_SHIFT && byte > 0x0f {
+            return None;
+        }
+        value = value.checked_add(u64::from(byte) << shift)?;
+        if byte < 128 {
+            return Some((value, at));
+        }
+        // Eight times at most: the last shift ends the number.
+        shift = shift.wrapping_add(7);
+    }
+}
+
+/// Where the bytes behind the length at that place begin and end.
+#[inline(always)]
+pub(super) fn counted<const LONG: bool>(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let length = *bytes.get(at)?;
+    let begin = at.wrapping_add(1);
+    if length < 240 {
+        return Some((begin, begin.wrapping_add(length.into())));
+    }
+    if LONG { long_counted(bytes, at) } else { None }
+}
+
+#[inline(never)]
+fn long_counted(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let (length, begin) = long_varint(bytes, at)?;
+    let end = usize::try_from(length).ok().and_then(|length| begin.checked_add(length))?;
+    (end <= bytes.len()).then_some((begin, end))
+}
+
+/// The place behind the value at that place.
+#[inline(always)]
+pub(super) fn after_value<const LONG: bool>(bytes: &[u8], at: usize) -> Option<usize> {
+    let tag = *bytes.get(at)? & 0x0f;
+    let data = at.wrapping_add(1);
+    // The most frequent first; the compiler would make an indirect jump of a `match`.
+    if tag >= value::STRING {
+        if tag > value::BINARY {
+            return None;
+        }
+        return counted::<LONG>(bytes, data).map(|(_, end)| end);
+    }
+    if tag >= value::IPV4 {
+        return Some(data.wrapping_add(if tag == value::IPV4 { 4 } else { 16 }));
+    }
+    if tag >= value::INT32 {
+        return varint::<LONG>(bytes, data).map(|(_, end)| end);
+    }
+    Some(data)
+}
+
+/// The place behind the argument at that place.
+#[inline(always)]
+pub(super) fn after_arg<const LONG: bool>(bytes: &[u8], at: usize) -> Option<usize> {
+    let (_, value) = counted::<LONG>(bytes, at)?;
+    after_value::<LONG>(bytes, value)
+}
+
+/// The place behind the message at that place, its arguments included.
+#[inline(always)]
+pub(super) fn after_message<const LONG: bool>(bytes: &[u8], at: usize) -> Option<usize> {
+    let (_, count_at) = counted::<LONG>(bytes, at)?;
+    let count = *bytes.get(count_at)?;
+    let mut at = count_at.wrapping_add(1);
+    for _ in 0..count {
+        at = after_arg::<LONG>(bytes, at)?;
+    }
+    Some(at)
+}
+
+/// The value at that place.
+#[inline(always)]
+pub(super) fn value<const LONG: bool>(bytes: &[u8], at: usize) -> Option<Value<'_>> {
+    let tag = *bytes.get(at)?;
+    let data = at.wrapping_add(1);
+    match tag {
+        value::STRING => {
+            let (begin, end) = counted::<LONG>(bytes, data)?;
+            Some(Value::Str(bytes.get(begin..end)?))
+        }
+        value::INT64 => {
+            varint::<LONG>(bytes, data).map(|(bits, _)| Value::Int64(bits.cast_signed()))
+        }
+        value::IPV4 => {
+            let octets = bytes.get(data..)?.first_chunk::<4>()?;
+            Some(Value::Ipv4(Ipv4Addr::from(*octets)))
+        }
+        _ if LONG => other_value(bytes, at),
+        _ => None,
+    }
+}
+
+#[inline(never)]
+fn other_value(bytes: &[u8], at: usize) -> Option<Value<'_>> {
+    value::value(bytes.get(at..)?).ok().map(|(_, value)| value)
+}
+
+/// The value of the first of `count` arguments that has that name. The outer `None` says that there is
+/// something that only the `LONG` twin takes.
+#[inline(always)]
+pub(super) fn named<'a, const LONG: bool>(
+    bytes: &'a [u8],
+    count: u8,
+    name: &[u8],
+) -> Option<Option<Value<'a>>> {
+    let mut at = 0;
+    for _ in 0..count {
+        let (begin, end) = counted::<LONG>(bytes, at)?;
+        if end.wrapping_sub(begin) == name.len() && same(bytes.get(begin..end)?, name) {
+            return value::<LONG>(bytes, end).map(Some);
+        }
+        at = after_value::<LONG>(bytes, end)?;
+    }
+    Some(None)
+}
+
+/// Whether two names are the same. Most have a few bytes, for which a call costs more than it does.
+#[inline]
+pub(super) fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    if one.len() > 16 {
+        return one == other;
+    }
+    one.iter().zip(other).all(|(one, other)| one == other)
+}
