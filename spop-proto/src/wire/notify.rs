@@ -339,4 +339,86 @@ mod tests {
     fn an_empty_payload_has_no_messages() {
         assert_eq!(Messages::check(b"").unwrap().count(), 0);
     }
+
+    use proptest::prelude::*;
+
+    /// Bytes that mostly are a payload: names, counts and values at their places, some of them wrong.
+    fn payloads() -> impl Strategy<Value = Vec<u8>> {
+        let counted = (0_usize..300).prop_map(|length| {
+            let mut out = Vec::new();
+            encode_bytes(&vec![b'n'; length], &mut out);
+            out
+        });
+        let piece = prop_oneof![
+            4 => counted,
+            4 => (0_u8..4).prop_map(|count| vec![count]),
+            2 => prop::collection::vec(any::<u8>(), 0..20),
+            4 => (0_u8..16, any::<u64>()).prop_map(|(tag, bits)| {
+                let mut out = vec![tag];
+                crate::wire::varint::encode_varint(bits >> (bits % 64), &mut out);
+                out
+            }),
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    /// Built by the encoder, then perhaps cut or with a byte changed.
+    fn damaged() -> impl Strategy<Value = Vec<u8>> {
+        let args = prop::collection::vec((".{0,3}", 0_usize..300, any::<i64>(), 0..7_u8), 0..5);
+        (args, any::<u16>(), any::<u8>(), 0..3_u8).prop_map(|(args, at, byte, damage)| {
+            let mut payload = NotifyPayload::new("message");
+            for (name, length, number, kind) in args {
+                let text = "x".repeat(length);
+                payload = match kind {
+                    0 => payload.arg(name, text.as_str()),
+                    1 => payload.arg(name, text.as_bytes()),
+                    2 => payload.arg(name, number),
+                    3 => payload.arg(name, std::net::Ipv4Addr::LOCALHOST),
+                    4 => payload.arg(name, std::net::Ipv6Addr::LOCALHOST),
+                    5 => payload.arg(name, Value::Null),
+                    _ => payload.arg(name, true).message("another"),
+                };
+            }
+            let mut bytes = payload.as_bytes().unwrap().to_vec();
+            let at = usize::from(at) % bytes.len();
+            match damage {
+                0 => {}
+                1 => bytes.truncate(at),
+                _ => bytes[at] = byte,
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// The fast look at a payload and the parsers, which know the reasons, are of one opinion.
+        #[test]
+        fn fast_and_slow_agree(payload in prop_oneof![payloads(), damaged()]) {
+            let parsed = parse(&payload).is_ok();
+            prop_assert_eq!(any_well_formed(&payload), parsed);
+            prop_assert!(parsed || well_formed::<false>(&payload).is_none());
+            prop_assert_eq!(Messages::are_well_formed(&payload), parsed);
+            if parsed {
+                for found in Messages::checked(&payload) {
+                    let (mut rest, all) = (found.args.rest, found.args);
+                    for arg_found in all {
+                        let (after, parsed) = arg(rest).unwrap();
+                        prop_assert_eq!(arg_found, parsed);
+                        rest = after;
+                    }
+                    for wanted in all {
+                        let Ok(name) = core::str::from_utf8(wanted.name) else { continue };
+                        let first = all.clone().find(|arg| arg.name == wanted.name).unwrap();
+                        prop_assert_eq!(found.arg(name), Some(first.value));
+                    }
+                    prop_assert_eq!(found.arg("no such name"), None);
+                }
+                let second = Messages::checked(&payload).find(|m| m.name() == b"another");
+                let named = Messages::checked(&payload).named(b"another");
+                prop_assert_eq!(named.map(|m| m.args().len()), second.map(|m| m.args().len()));
+            }
+        }
+    }
 }
