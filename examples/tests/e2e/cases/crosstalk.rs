@@ -2,14 +2,17 @@
 //! must stay on the connection of its question.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Instant;
 
+use spop_proto::{AgentConnection, AnswerOnError, Event, Ticket};
 use spop_tokio::{Agent, AgentConfig, Scope};
 use tokio::sync::oneshot;
 
-use crate::bench::{Bench, Failure, equal, port};
+use crate::bench::{Bench, Failure, ensure, equal, port};
 use crate::haproxy::{DEADLINE, Request};
 use crate::raw::{self, Frame, Hello, RawAgent};
 use crate::site::{Running, Site, Verdict};
@@ -19,6 +22,7 @@ use super::Case;
 
 pub(super) const CASES: &[Case] = &[
     Case::new("answers_on_the_other_connection", on_the_other_connection),
+    Case::new("answers_of_the_core_on_the_other_connection", of_the_core_on_the_other_connection),
     Case::new("answers_on_their_own_connection", on_their_own_connection)
         .shown("two connections, same ids: no answer crosses"),
 ];
@@ -139,4 +143,103 @@ fn on_their_own_connection(bench: &Bench) -> Result<(), Failure> {
         equal("verdicts", verdicts, CLIENTS.map(|client| Verdict::Score(client.into())))?;
     }
     Ok(())
+}
+
+/// A connection of the core alone, and its socket.
+struct Connection {
+    stream: TcpStream,
+    core: AgentConnection,
+}
+
+impl Connection {
+    /// Whether its handshake is done and its end has not come.
+    fn is_ready(&self) -> bool {
+        self.core.info().engine_id().is_some() && self.core.close_reason().is_none()
+    }
+
+    /// One turn; gives the address asked about and the ticket for the answer.
+    fn turn(&mut self, now: Instant) -> Result<Option<(u8, Ticket)>, Failure> {
+        let mut scratch = [0; 4096];
+        let read = match self.stream.read(&mut scratch) {
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            // HAProxy 2.6 resets some that it has no use for.
+            Err(_) => {
+                self.core.peer_closed(now);
+                return Ok(None);
+            }
+        };
+        let mut input = scratch.get(..read).unwrap_or_default();
+        let mut asked = None;
+        while let Some(event) = self.core.receive(&mut input, now)? {
+            if let Event::Notify(notify, ack) = event {
+                let ip: Ipv4Addr = notify.require("e2e")?.get("ip")?;
+                let [.., client] = ip.octets();
+                asked = Some((client, ack.defer()));
+            }
+        }
+        // A few bytes: the socket takes them at once.
+        self.stream.write_all(self.core.transmit())?;
+        let written = self.core.transmit().len();
+        self.core.transmitted(written);
+        Ok(asked)
+    }
+}
+
+/// The core told to announce `async`: where HAProxy offered it, an answer goes over the other
+/// connection and arrives; where it did not, the core refuses and gives the ticket back.
+fn of_the_core_on_the_other_connection(bench: &Bench) -> Result<(), Failure> {
+    let address = port()?;
+    let listener = raw::listen(address)?;
+    listener.set_nonblocking(true)?;
+    let site = Site::new(address).global("nbthread 1").unchecked().start(bench)?;
+    let (tell, asked) = mpsc::channel();
+    let agent = thread::spawn(move || -> Result<u64, Failure> {
+        let config = AgentConfig::new().r#async(true).pipelining(false);
+        let mut connections: Vec<Connection> = Vec::new();
+        let mut held: Vec<(usize, u8, Ticket)> = Vec::new();
+        let end = Instant::now() + DEADLINE;
+        let mut greeted = 0;
+        while held.len() < 2 || greeted < 2 {
+            let now = Instant::now();
+            ensure(now < end, || format!("{} NOTIFYs in time", held.len()))?;
+            if let Ok((stream, peer)) = listener.accept() {
+                stream.set_nonblocking(true)?;
+                let core = AgentConnection::new(config.clone(), peer.into(), now);
+                connections.push(Connection { stream, core });
+            }
+            for (index, connection) in connections.iter_mut().enumerate() {
+                if let Some((client, ticket)) = connection.turn(now)? {
+                    held.push((index, client, ticket));
+                    tell.send(())?;
+                }
+            }
+            // Of an engine there may be more than one connection before there is work for it.
+            greeted = connections.iter().filter(|connection| connection.is_ready()).count();
+            thread::yield_now();
+        }
+        let now = Instant::now();
+        for (index, client, ticket) in held.drain(..).rev() {
+            let other = (0..).zip(&connections).find(|(at, c)| *at != index && c.is_ready());
+            let other =
+                other.map(|(at, _)| at).ok_or_else(|| Failure::new("no other connection"))?;
+            let [one, two] = connections.get_disjoint_mut([index, other])?;
+            let mut ack = match one.core.answer_on(&mut two.core, ticket, now) {
+                Ok(ack) => ack,
+                Err(AnswerOnError::NotShared { ticket }) => one.core.answer(ticket, now)?,
+                Err(error) => return Err(error.into()),
+            };
+            ack.set(Scope::Transaction, "ip_score", i32::from(client))?;
+            ack.commit();
+        }
+        for connection in connections.iter_mut().filter(|connection| connection.is_ready()) {
+            connection.turn(now)?;
+        }
+        Ok(connections.iter().map(|connection| connection.core.stats().elsewhere).sum())
+    });
+
+    let verdicts = both(&site, || Ok(asked.recv_timeout(DEADLINE)?), || Ok(()));
+    let elsewhere = agent.join().map_err(|_| Failure::new("the agent panicked"))??;
+    equal("verdicts", verdicts?, CLIENTS.map(|client| Verdict::Score(client.into())))?;
+    equal("answers on the other connection", elsewhere, if bench.new_engine() { 0 } else { 2 })
 }
