@@ -1,0 +1,104 @@
+//! One small agent five times over: as [`minimal`] as an agent can be, and on each adapter. What
+//! `bench/run` compares.
+//!
+//! Each answers `check-client-ip` with `txn.ip_score`, the last byte of the IPv4 address `ip`.
+
+mod minimal;
+
+use std::error::Error;
+use std::io;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use spop_proto::{Ack, Endpoint, HandlerError, Notify, Scope};
+
+/// An agent to be measured: answers check-client-ip with the last byte of its address.
+#[derive(Debug, Parser)]
+#[command(name = "bench-agent", version)]
+struct Args {
+    /// What answers.
+    #[arg(value_enum)]
+    kind: Kind,
+
+    /// Where HAProxy or spop-load finds it: ADDRESS:PORT; a port of 0 is chosen and printed.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12345")]
+    listen: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// One epoll loop by hand that looks at lengths, ids and one byte of the address
+    Minimal,
+    /// spop-tokio on the runtime that #[tokio::main] makes
+    Tokio,
+    /// spop-tokio on a runtime of one thread
+    TokioCurrentThread,
+    /// spop-asyncstd
+    AsyncStd,
+    /// spop-blocking
+    Blocking,
+}
+
+fn main() -> ExitCode {
+    let Args { kind, listen } = Args::parse();
+    let result = match kind {
+        Kind::Minimal => minimal::run(&listen),
+        Kind::Tokio => {
+            tokio::runtime::Runtime::new().and_then(|runtime| on_tokio(&runtime, listen))
+        }
+        Kind::TokioCurrentThread => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .and_then(|runtime| on_tokio(&runtime, listen)),
+        Kind::AsyncStd => on_async_std(listen),
+        Kind::Blocking => on_threads(listen),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer(notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
+    let ip: Ipv4Addr = notify.require("check-client-ip")?.get("ip")?;
+    let [.., last] = ip.octets();
+    ack.set(Scope::Transaction, "ip_score", i32::from(last))?;
+    Ok(())
+}
+
+/// Tells whoever started this where it listens.
+fn listening(endpoint: &Endpoint) {
+    println!("{endpoint}");
+}
+
+fn on_tokio(runtime: &tokio::runtime::Runtime, listen: String) -> io::Result<()> {
+    runtime.block_on(async {
+        let server = spop_tokio::Agent::inline(answer).bind(parsed(&listen)?).await?;
+        listening(server.local_addr());
+        server.run().await
+    })
+}
+
+fn on_async_std(listen: String) -> io::Result<()> {
+    async_std::task::block_on(async {
+        let server = spop_asyncstd::Agent::inline(answer).bind(parsed(&listen)?).await?;
+        listening(server.local_addr());
+        server.run().await
+    })
+}
+
+fn on_threads(listen: String) -> io::Result<()> {
+    let server = spop_blocking::Agent::inline(answer).bind(parsed(&listen)?)?;
+    listening(server.local_addr());
+    server.run().map(drop)
+}
+
+fn parsed(listen: &str) -> io::Result<Endpoint> {
+    let invalid =
+        |error: Box<dyn Error + Send + Sync>| io::Error::new(io::ErrorKind::InvalidInput, error);
+    listen.parse().map_err(|error: spop_proto::ParseEndpointError| invalid(error.into()))
+}
