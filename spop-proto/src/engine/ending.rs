@@ -233,6 +233,11 @@ impl Core {
                 return Err(error);
             }
             Phase::Closing => {
+                // Only a goodbye of the agent that could not be read leaves the reason open.
+                self.reason.get_or_insert_with(|| EngineCloseReason::Agent {
+                    status: Status::UNKNOWN,
+                    message: Box::default(),
+                });
                 self.exit(StreamError::from_status(Status::TIMEOUT), now);
                 self.phase = Phase::Done;
             }
