@@ -152,13 +152,13 @@ fn bodies(bench: &Bench, case: &Bodies) -> Result<(), Failure> {
 
 /// Little room between HAProxy and the agent: a buffer, and two of small sockets. One thread, so that
 /// all requests share connections.
-const NARROW: &str = "nbthread 1\n    tune.bufsize 50000\n    tune.sndbuf.server 8192";
+pub(super) const NARROW: &str = "nbthread 1\n    tune.bufsize 50000\n    tune.sndbuf.server 8192";
 /// A body for [`SIX_TIMES`], which makes far more than that.
-const STALLS: usize = 45_000;
-const SIX_TIMES: &str = "first=int(1) body=req.body a=req.body b=req.body c=req.body d=req.body e=req.body last=str(end)";
+pub(super) const STALLS: usize = 45_000;
+pub(super) const SIX_TIMES: &str = "first=int(1) body=req.body a=req.body b=req.body c=req.body d=req.body e=req.body last=str(end)";
 
 /// A listener whose connections hold little that is not read.
-fn narrow_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
+pub(super) fn narrow_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
     let listener = raw::listen(address)?;
     // Connections have what their listener has.
     SockRef::from(&listener).set_recv_buffer_size(8192)?;

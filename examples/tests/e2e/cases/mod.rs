@@ -12,6 +12,7 @@ mod payload;
 mod pipelining;
 mod reload;
 mod score;
+mod symptoms;
 mod values;
 mod variables;
 mod wedge;
@@ -63,4 +64,5 @@ pub(crate) const ONCE: &[&[Case]] = &[
     reload::CASES,
     configuration::WITHOUT_AGENT,
     documentation::CASES,
+    symptoms::CASES,
 ];
