@@ -4,10 +4,12 @@ mod configuration;
 mod crosstalk;
 mod documentation;
 mod events;
+mod explain;
 mod faults;
 mod fragments;
 mod frame_size;
 mod lifecycle;
+mod lint;
 mod payload;
 mod pipelining;
 mod reload;
@@ -65,4 +67,11 @@ pub(crate) const ONCE: &[&[Case]] = &[
     configuration::WITHOUT_AGENT,
     documentation::CASES,
     symptoms::CASES,
+    explain::CASES,
+    lint::NEVER_ASKED,
+    lint::ARGUMENTS,
+    lint::VARIABLES,
+    lint::VERDICTS,
+    lint::BACKENDS,
+    lint::WELL_FORMED,
 ];

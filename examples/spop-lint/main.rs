@@ -1,0 +1,65 @@
+//! What HAProxy accepts and does not work: reads haproxy.cfg and the SPOE files it names.
+//!
+//! - `grammar`, `source`: words, lines, sections
+//! - `expression`: what conditions and expressions read and set
+//! - `model`: proxies, rules, engines, agents, messages
+//! - `rules`: each a function from the model to what it finds
+//! - `report`: the ways to print that
+
+mod args;
+mod expression;
+mod grammar;
+mod model;
+mod report;
+mod rules;
+mod source;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::args::Args;
+use crate::model::Model;
+
+/// Exit codes besides 0.
+const FINDINGS: u8 = 1;
+const UNREADABLE: u8 = 2;
+
+fn main() -> ExitCode {
+    match run(&Args::from_command_line()) {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::from(FINDINGS),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "spop-lint: {error}");
+            ExitCode::from(UNREADABLE)
+        }
+    }
+}
+
+/// Whether there are findings.
+fn run(args: &Args) -> io::Result<bool> {
+    if let Some(rule) = &args.explain {
+        let wrong = || io::Error::other(format!("there is no rule {rule}: they are L01 to L18"));
+        let text = rules::explain(&rule.to_ascii_uppercase()).ok_or_else(wrong)?;
+        print(&format!("{text}\n"))?;
+        return Ok(false);
+    }
+    let mut files = Vec::new();
+    for path in &args.files {
+        files.extend(source::files(path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?);
+    }
+    let version = args.haproxy.map(args::Release::number);
+    let model = Model::read(&files, args.directory.as_deref(), version)?;
+    let findings = rules::check(&model);
+    print(&report::report(args.format(), &model, &findings))?;
+    Ok(!findings.is_empty())
+}
+
+/// A pipe that nobody reads any more is no error.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
