@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
@@ -46,6 +47,24 @@ pub(crate) struct Args {
     #[arg(long, requires = "list")]
     pub(crate) check: bool,
 
+    /// Print a haproxy.cfg and a spoe.conf for this agent, or write them into DIR, and exit.
+    ///
+    /// They are made from what the agent declares, from --listen and from --scope, and are a start:
+    /// one frontend, one rule.
+    #[arg(
+        long,
+        value_name = "DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "-",
+        conflicts_with_all = ["check", "demo"]
+    )]
+    pub(crate) print_haproxy_config: Option<PathBuf>,
+
+    /// With --print-haproxy-config: HAProxy's version; what 2.6 takes, later ones take too.
+    #[arg(long, value_name = "VERSION", default_value = "2.6", requires = "print_haproxy_config")]
+    pub(crate) haproxy: HaproxyVersion,
+
     /// Show the agent at work in front of HAProxy, and exit.
     ///
     /// Starts the agent and the `haproxy` found in $HAPROXY or on the PATH, both on free ports of
@@ -73,6 +92,36 @@ impl Args {
             return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
         }
         Ok(self)
+    }
+}
+
+/// HAProxy's version, as far as its configuration goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HaproxyVersion {
+    major: u32,
+    minor: u32,
+}
+
+impl HaproxyVersion {
+    /// Whether connections to agents are multiplexed: `mode spop`, and no timeouts of their own.
+    pub(crate) fn multiplexed(self) -> bool {
+        (self.major, self.minor) >= (3, 1)
+    }
+}
+
+impl FromStr for HaproxyVersion {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut numbers = text.split('.').map(str::parse);
+        let version = match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Self { major, minor },
+            _ => return Err("write it as 2.6 or 3.2"),
+        };
+        if (version.major, version.minor) < (2, 6) {
+            return Err("2.6 is the first that this is tested with");
+        }
+        Ok(version)
     }
 }
 
@@ -140,6 +189,7 @@ Examples:
   ip-reputation --list reputation.list
   ip-reputation --list reputation.list --listen unix:/run/iprep.sock
   ip-reputation --list reputation.list --runtime blocking --workers 4
+  ip-reputation --print-haproxy-config --haproxy 3.2
   ip-reputation --list reputation.list --check && kill -HUP $(pidof ip-reputation)
 
 HAProxy's side is haproxy.cfg and spoe.conf beside this program's source.";
@@ -203,6 +253,20 @@ mod tests {
         }
         let error = parse(&["--scope", "session2"]).unwrap_err();
         assert!(error.contains("proc, sess, txn, req, res"), "{error}");
+    }
+
+    #[test]
+    fn haproxy_configurations() {
+        let args = parse(&["--print-haproxy-config"]).unwrap();
+        assert_eq!(args.print_haproxy_config.unwrap().as_os_str(), "-");
+        assert!(!args.haproxy.multiplexed());
+        let args = parse(&["--print-haproxy-config=/tmp", "--haproxy", "3.2.26"]).unwrap();
+        assert_eq!(args.print_haproxy_config.unwrap().as_os_str(), "/tmp");
+        assert!(args.haproxy.multiplexed());
+        assert!(parse(&["--print-haproxy-config", "--haproxy", "2.4"]).is_err());
+        assert!(parse(&["--print-haproxy-config", "--haproxy", "new"]).is_err());
+        assert!(parse(&["--haproxy", "3.2"]).is_err());
+        assert!(parse(&["--print-haproxy-config", "--demo"]).is_err());
     }
 
     #[test]

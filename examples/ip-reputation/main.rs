@@ -2,9 +2,10 @@
 //!
 //! Read it in this order: [`reputation`] is the agent, [`list`] what it knows, this file how it
 //! lives (start, reload, stop), [`runtime`] who runs it, [`demo`] shows it at work in front of
-//! HAProxy.
+//! HAProxy, [`configuration`] writes HAProxy's side from what the agent declares.
 
 mod args;
+mod configuration;
 mod demo;
 mod list;
 mod reputation;
@@ -22,8 +23,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Args, Runtime};
+use crate::configuration::{Configuration, Site};
 use crate::list::List;
-use crate::reputation::Reputation;
+use crate::reputation::{IP_SCORE, Reputation, router};
 use crate::signals::Signals;
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     log_to_stderr(if args.demo { LevelFilter::ERROR } else { LevelFilter::INFO });
     let result = match &args {
         Args { demo: true, keep, .. } => show(*keep),
+        Args { print_haproxy_config: Some(folder), .. } => print_haproxy_config(folder, &args),
         Args { check: true, list: Some(list), .. } => check(list),
         _ => serve(args),
     };
@@ -62,6 +65,25 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// To stdout, or two files in a folder.
+fn print_haproxy_config(folder: &Path, args: &Args) -> Result<(), Box<dyn Error>> {
+    let router = router(Arc::new(Reputation::new(List::default(), args.scope.into())));
+    let site = Site {
+        engine: "iprep",
+        agent: &args.listen,
+        scope: args.scope.into(),
+        variable: IP_SCORE,
+        multiplexed: args.haproxy.multiplexed(),
+    };
+    let configuration = Configuration::of(&router, &site);
+    if folder == Path::new("-") {
+        print!("{}\n{}", configuration.haproxy, configuration.spoe);
+    } else {
+        configuration.write(folder)?;
+    }
+    Ok(())
+}
+
 fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     // First of all, so that a signal that comes early finds its handler.
     let (hangup, stop) = (Signals::hangup()?, Signals::stop()?);
@@ -73,10 +95,11 @@ fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     // A long list takes its time; requests are answered meanwhile.
     hangup.on_each(move || reload(path.as_deref(), &replaced))?;
 
+    let router = router(reputation);
     match args.runtime {
-        Runtime::Tokio => runtime::tokio(reputation, listen, stop)?,
-        Runtime::AsyncStd => runtime::async_std(reputation, listen, stop)?,
-        Runtime::Blocking => runtime::blocking(reputation, listen, stop, workers)?,
+        Runtime::Tokio => runtime::tokio(router, listen, stop)?,
+        Runtime::AsyncStd => runtime::async_std(router, listen, stop)?,
+        Runtime::Blocking => runtime::blocking(router, listen, stop, workers)?,
     }
     Ok(())
 }

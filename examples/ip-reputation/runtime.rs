@@ -4,12 +4,10 @@
 //! is in the log: the library's last line is its report.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use spop_proto::Endpoint;
+use spop_proto::{Endpoint, Router};
 
-use crate::reputation::Reputation;
 use crate::signals::Signals;
 
 /// How long health checks fail before the agent leaves: more than `inter` times `fall` of the
@@ -17,12 +15,8 @@ use crate::signals::Signals;
 const LAME_DUCK: Duration = Duration::from_secs(3);
 
 /// Tasks of tokio, on a thread for each processor.
-pub(crate) fn tokio(
-    reputation: Arc<Reputation>,
-    listen: Endpoint,
-    stop: Signals,
-) -> io::Result<()> {
-    let agent = spop_tokio::Agent::new(reputation).lame_duck(LAME_DUCK);
+pub(crate) fn tokio(router: Router, listen: Endpoint, stop: Signals) -> io::Result<()> {
+    let agent = spop_tokio::Agent::new(router).lame_duck(LAME_DUCK);
     tokio::runtime::Runtime::new()?.block_on(async {
         let server = agent.bind(listen).await?;
         let (tell, told) = tokio::sync::oneshot::channel();
@@ -33,12 +27,8 @@ pub(crate) fn tokio(
 }
 
 /// Tasks of async-std, on a thread for each processor.
-pub(crate) fn async_std(
-    reputation: Arc<Reputation>,
-    listen: Endpoint,
-    stop: Signals,
-) -> io::Result<()> {
-    let agent = spop_asyncstd::Agent::new(reputation).lame_duck(LAME_DUCK);
+pub(crate) fn async_std(router: Router, listen: Endpoint, stop: Signals) -> io::Result<()> {
+    let agent = spop_asyncstd::Agent::new(router).lame_duck(LAME_DUCK);
     async_std::task::block_on(async {
         let server = agent.bind(listen).await?;
         let (tell, told) = async_std::channel::bounded(1);
@@ -51,12 +41,12 @@ pub(crate) fn async_std(
 /// A thread for each connection. Answers are computed there, or by so many `workers` that all
 /// connections share.
 pub(crate) fn blocking(
-    reputation: Arc<Reputation>,
+    router: Router,
     listen: Endpoint,
     stop: Signals,
     workers: usize,
 ) -> io::Result<()> {
-    let agent = spop_blocking::Agent::new(reputation).lame_duck(LAME_DUCK).workers(workers);
+    let agent = spop_blocking::Agent::new(router).lame_duck(LAME_DUCK).workers(workers);
     let server = agent.bind(listen)?;
     let tell = server.stop_handle();
     stop.on_first(move || tell.stop())?;

@@ -29,7 +29,7 @@
 //! | --- | --- | --- |
 //! | [`Agent::inline`], [`Agent::new`] | answers that are computed | on the task that reads; nothing is copied or allocated, nothing else happens on that connection meanwhile |
 //! | [`Agent::concurrent`], [`Agent::with_handler`] | answers that are waited for | as futures beside their connection; they overtake each other |
-//! | [`Agent::with`] | both | as the [`Dispatch`] decides for each request |
+//! | [`Agent::with`] | both: a [`Router`] with routes that wait | as the [`Dispatch`] decides for each request |
 //!
 //! # Limits
 //! Everything a peer can make the agent hold, or wait for, is bounded: the table is on [`Limits`].
@@ -77,7 +77,8 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Dispatch,
     Endpoint, Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message,
-    Notify, Overload, OwnedValue, Pacing, Peer, Report, Scope, Service, SetError, Value, Var,
+    Notify, Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Value,
+    Var, testing,
 };
 pub use timer::Timer;
 

@@ -52,7 +52,8 @@ where
 }
 
 impl<S: Service> Agent<S> {
-    /// An agent that answers with a [`Service`], a type of your own. For closures see
+    /// An agent that answers with a [`Service`]: a [`Router`](crate::Router), or a type of your own.
+    /// For closures see
     /// [`inline`](Agent::inline).
     pub fn new(service: S) -> Self {
         Self {

@@ -20,6 +20,8 @@
 //! }
 //! ```
 //!
+//! A [`Router`] has a handler for each message, and [`testing`] asks it what HAProxy would ask.
+//!
 //! # Inline or workers
 //! A connection has a thread. Without workers the handler runs on it: one NOTIFY of a connection
 //! after the other. HAProxy keeps up to 20 requests on a connection, so a handler that waits holds
@@ -65,5 +67,5 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
     FromValue, HandlerError, Health, HealthState, Limits, Message, Notify, Overload, OwnedValue,
-    Pacing, Peer, Report, Scope, Service, SetError, Value, Var,
+    Pacing, Peer, Report, Router, Scope, Service, SetError, Value, Var, testing,
 };

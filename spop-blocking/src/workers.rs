@@ -74,11 +74,11 @@ impl<T: Socket, S: Service> Worker<T, S> {
             let job = self.queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(Job { connection, ticket, exchange }) = job else { return };
             let service = &self.service;
-            let answered = self.pad.answer(exchange, |notify, ack| service.notify(notify, ack));
+            let mut answered = self.pad.answer(exchange, |notify, ack| service.notify(notify, ack));
             let now = Instant::now();
             let mut state = connection.lock();
             // A stale ticket is no fault: the deadline was first, or the connection has ended.
-            let failure = match (state.conn.answer(ticket, now), &answered) {
+            let failure = match (state.conn.answer(ticket, now), &mut answered) {
                 (Ok(ack), Ok(exchange)) => ack.answer_with(exchange).err(),
                 (Ok(ack), Err(failure)) => {
                     ack.fall_back(failure.cause());

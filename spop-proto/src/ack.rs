@@ -36,6 +36,8 @@ pub struct Ack<'a> {
     done: bool,
     /// An action was refused because it did not fit.
     refused: bool,
+    /// A failure has had its fallback put in its place: what this holds is the answer all the same.
+    stands: bool,
 }
 
 impl<'a> Ack<'a> {
@@ -48,7 +50,7 @@ impl<'a> Ack<'a> {
         }
         let frame = tx.begin_ack(ids);
         let actions_at = tx.buffer().len();
-        Self { tx, frame, actions_at, ids, key, done: false, refused: false }
+        Self { tx, frame, actions_at, ids, key, done: false, refused: false, stands: false }
     }
 
     /// Sets a variable. HAProxy puts the scope and its `var-prefix` in front of the name.
@@ -163,16 +165,22 @@ impl<'a> Ack<'a> {
     /// Sends the answer that an exchange holds.
     ///
     /// # Errors
-    /// When the exchange is that of another NOTIFY, or does not fit; the fallback is sent then.
-    pub fn answer_with(mut self, exchange: &Exchange) -> Result<(), Failure> {
+    /// When the exchange is that of another NOTIFY, or does not fit; the fallback is sent then. And
+    /// when one message of several failed, whose fallback the exchange holds; that is sent then.
+    pub fn answer_with(mut self, exchange: &mut Exchange) -> Result<(), Failure> {
         let failure = if exchange.is_of(self.ids, self.tx.serial) {
-            let actions = exchange.actions();
             self.refused |= exchange.refused();
-            match self.extend(actions.len(), |out| out.extend_from_slice(actions)) {
-                Ok(()) => {
-                    self.commit();
-                    return Ok(());
-                }
+            match self.append(exchange.actions()) {
+                Ok(()) => match exchange.take_failure() {
+                    None => {
+                        self.commit();
+                        return Ok(());
+                    }
+                    Some(failure) => {
+                        self.stands = true;
+                        failure
+                    }
+                },
                 Err(error) => Failure::Error(error.into()),
             }
         } else {
@@ -185,7 +193,40 @@ impl<'a> Ack<'a> {
     /// Sends the fallback answer for what a handler failed with.
     pub fn fail(mut self, failure: &Failure) {
         self.refused |= failure.is_too_big();
-        self.send_fallback(failure.cause());
+        if self.stands && !self.tx.is_choked(self.frame) {
+            self.done = true;
+            self.tx.commit(self.frame, self.tx.active());
+            self.tx.close_entry(self.key);
+            self.tx.count_fallback(failure.cause());
+            self.tx.stats.too_big += u64::from(self.refused);
+        } else {
+            self.send_fallback(failure.cause());
+        }
+    }
+
+    /// Takes back what was added since [`len`](Self::len) was that.
+    pub(crate) fn rewind(&mut self, len: usize) {
+        let end = self.actions_at.saturating_add(len);
+        self.tx.buffer().truncate(end);
+    }
+
+    /// Adds actions that are encoded already.
+    pub(crate) fn append(&mut self, actions: &[u8]) -> Result<(), SetError> {
+        self.extend(actions.len(), |out| out.extend_from_slice(actions))
+    }
+
+    /// What this holds is to be sent although something failed.
+    pub(crate) const fn stand(&mut self) {
+        self.stands = true;
+    }
+
+    pub(crate) const fn stands(&self) -> bool {
+        self.stands
+    }
+
+    /// What was added, and whether something was refused.
+    pub(crate) fn held(&self) -> (&[u8], bool) {
+        (self.tx.written().get(self.actions_at..).unwrap_or_default(), self.refused)
     }
 
     /// Moves the actions to `out` and forgets the NOTIFY: this was never its connection.
@@ -221,6 +262,7 @@ impl<'a> Ack<'a> {
         self.keep_if_it_fits(before)
     }
 
+    #[inline]
     fn extend(&mut self, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SetError> {
         if len > self.tx.ack_limit() {
             return Err(self.too_big());

@@ -169,15 +169,8 @@ impl AgentConfig {
         self,
         actions: impl IntoIterator<Item = Action<'a>>,
     ) -> Result<Self, ConfigError> {
-        let mut encoded = Vec::new();
-        for action in actions {
-            check_name(action.scope(), action.name(), self.prefix_len())?;
-            action.encode(&mut encoded);
-        }
-        if encoded.len() > FALLBACK_MAX {
-            return Err(ConfigError::FallbackTooBig { bytes: encoded.len() });
-        }
-        Ok(self.with(|inner| inner.fallback = encoded.into()))
+        let encoded = encode_fallback(actions, self.prefix_len())?;
+        Ok(self.with(|inner| inner.fallback = encoded))
     }
 
     /// The limits.
@@ -536,6 +529,9 @@ pub enum ConfigError {
         /// Their size.
         bytes: usize,
     },
+    /// [`Router::fallback`](crate::Router::fallback) before there was a route.
+    #[error("a router's fallback is that of the route before it, and there is none")]
+    FallbackWithoutRoute,
     /// An engine-id that is empty or too long.
     #[error("engine-id of {bytes} bytes: HAProxy's has 36, and 1 to 128 fit every HELLO")]
     EngineId {
@@ -545,6 +541,22 @@ pub enum ConfigError {
     /// A name HAProxy would not take.
     #[error(transparent)]
     Name(#[from] NameError),
+}
+
+/// Actions that fit every ACK, encoded.
+pub(crate) fn encode_fallback<'a>(
+    actions: impl IntoIterator<Item = Action<'a>>,
+    prefix: Option<usize>,
+) -> Result<Box<[u8]>, ConfigError> {
+    let mut encoded = Vec::new();
+    for action in actions {
+        check_name(action.scope(), action.name(), prefix)?;
+        action.encode(&mut encoded);
+    }
+    if encoded.len() > FALLBACK_MAX {
+        return Err(ConfigError::FallbackTooBig { bytes: encoded.len() });
+    }
+    Ok(encoded.into())
 }
 
 #[cfg(test)]

@@ -212,10 +212,15 @@ impl Pad {
         self.tx.serial = bounds.connection;
         let mut ack = Ack::new(&mut self.tx, ids, None);
         let result = catch_unwind(AssertUnwindSafe(|| service(notify, &mut ack)));
+        let stands = ack.stands();
         ack.move_actions(actions, refused);
         match result {
             Ok(Ok(())) => Ok(exchange),
-            Ok(Err(error)) => Err(Failure::Error(error)),
+            Ok(Err(error)) if stands => {
+                exchange.set_failure(Failure::of(error));
+                Ok(exchange)
+            }
+            Ok(Err(error)) => Err(Failure::of(error)),
             Err(panic) => Err(Failure::Panic(panic_text(panic))),
         }
     }

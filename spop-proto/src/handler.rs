@@ -8,6 +8,8 @@ use crate::ack::{Ack, Bounds, SetError};
 use crate::inflight::Ids;
 use crate::info::{ConnectionInfo, Peer};
 use crate::request::{ArgError, Notify};
+pub use crate::router::{AtOnce, Mixed, Router};
+use crate::tasks::Failure;
 use crate::vars::{Var, check_name};
 use crate::wire::{Message, Messages, Scope, Value, encode_set_var, encode_unset_var};
 
@@ -18,6 +20,11 @@ impl HandlerError {
     /// An error from a text or another error.
     pub fn new(error: impl Into<Box<dyn core::error::Error + Send + Sync>>) -> Self {
         Self(error.into())
+    }
+
+    /// The error inside, if it is an `E`.
+    pub(crate) fn downcast<E: core::error::Error + 'static>(self) -> Result<E, Self> {
+        self.0.downcast().map(|error| *error).map_err(Self)
     }
 
     /// The error inside.
@@ -61,7 +68,8 @@ impl fmt::Display for HandlerError {
     message = "`{Self}` is not a service that answers NOTIFY frames",
     label = "not a `Service`",
     note = "a closure has a constructor of its own: `Agent::inline(|notify, ack| {{ ..; Ok(()) }})`",
-    note = "for a closure that waits: `Agent::concurrent(|x| async move {{ ..; Ok(x) }})`"
+    note = "for a closure that waits: `Agent::concurrent(|x| async move {{ ..; Ok(x) }})`",
+    note = "for a router with routes that wait: `Agent::with(router)`"
 )]
 pub trait Service: Send + Sync + 'static {
     /// Answers one NOTIFY.
@@ -128,6 +136,18 @@ pub trait Dispatch: Send + Sync + 'static {
 
 /// A future that never is: what a synchronous service answers later.
 type Never = core::future::Ready<Result<Exchange, HandlerError>>;
+
+impl<D: Dispatch> Dispatch for Arc<D> {
+    #[inline]
+    fn serve<'s>(
+        &'s self,
+        notify: Notify<'_>,
+        ack: &mut Ack<'_>,
+        own: &mut dyn FnMut() -> Exchange,
+    ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, D>> {
+        (**self).serve(notify, ack, own)
+    }
+}
 
 /// A [`Service`] as a [`Dispatch`].
 #[derive(Debug)]
@@ -253,6 +273,8 @@ struct Owned {
     bounds: Bounds,
     /// An action was refused because it did not fit.
     refused: bool,
+    /// One message of several failed, and `actions` holds its fallback.
+    failure: Option<Failure>,
 }
 
 impl Exchange {
@@ -265,22 +287,46 @@ impl Exchange {
                 owned.ids = notify.ids();
                 owned.bounds = bounds;
                 owned.refused = false;
+                owned.failure = None;
                 if !Arc::ptr_eq(&owned.info, notify.connection()) {
                     owned.info = Arc::clone(notify.connection());
                 }
                 owned
             }
-            None => Box::new(Owned {
-                payload: Vec::new(),
-                actions: Vec::new(),
-                ids: notify.ids(),
-                info: Arc::clone(notify.connection()),
-                bounds,
-                refused: false,
-            }),
+            None => {
+                Self::empty(notify.ids(), Arc::clone(notify.connection()), bounds, Vec::new()).0
+            }
         };
         owned.payload.extend_from_slice(notify.payload());
         Self(owned)
+    }
+
+    fn empty(ids: Ids, info: Arc<ConnectionInfo>, bounds: Bounds, payload: Vec<u8>) -> Self {
+        let actions = Vec::new();
+        Self(Box::new(Owned { payload, actions, ids, info, bounds, refused: false, failure: None }))
+    }
+
+    /// What makes another exchange of the same NOTIFY.
+    pub(crate) fn seed(&self) -> Seed {
+        Seed { ids: self.0.ids, info: Arc::clone(&self.0.info), bounds: self.0.bounds }
+    }
+
+    /// Adds actions that are encoded already.
+    pub(crate) fn append(&mut self, actions: &[u8]) -> Result<(), SetError> {
+        self.add(actions.len(), |out| out.extend_from_slice(actions))
+    }
+
+    /// Actions were refused elsewhere.
+    pub(crate) fn refuse(&mut self, refused: bool) {
+        self.0.refused |= refused;
+    }
+
+    pub(crate) fn set_failure(&mut self, failure: Failure) {
+        self.0.failure = Some(failure);
+    }
+
+    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
+        self.0.failure.take()
     }
 
     /// Whether this is the exchange of that NOTIFY.
@@ -422,5 +468,24 @@ impl Exchange {
         }
         self.0.refused = true;
         Err(SetError::TooBig { limit: self.0.bounds.ack_limit })
+    }
+}
+
+/// What an [`Exchange`] is made of, without what HAProxy asked.
+pub(crate) struct Seed {
+    ids: Ids,
+    info: Arc<ConnectionInfo>,
+    bounds: Bounds,
+}
+
+impl Seed {
+    /// An exchange of the same NOTIFY that holds these messages.
+    pub(crate) fn exchange(&self, payload: Vec<u8>) -> Exchange {
+        Exchange::empty(self.ids, Arc::clone(&self.info), self.bounds, payload)
+    }
+
+    /// Whether it is one of the same NOTIFY.
+    pub(crate) fn made(&self, exchange: &Exchange) -> bool {
+        exchange.is_of(self.ids, self.bounds.connection)
     }
 }

@@ -15,7 +15,8 @@
 //!
 //! This crate has no sockets, no clock, no threads and no runtime. **To write an agent, pick an
 //! adapter** (`spop-tokio`, `spop-blocking` for plain threads, `spop-asyncstd`) and implement
-//! [`Service`] or [`Handler`], or give it a closure. Use this crate directly to drive connections
+//! [`Service`] or [`Handler`], or give it a closure, or a [`Router`] with one for each message;
+//! [`testing`] asks them what HAProxy would. Use this crate directly to drive connections
 //! from an event loop of your own; the contract and the run loop are on [`AgentConnection`], and
 //! what drivers share besides is in [`driver`] and [`server`].
 //!
@@ -59,9 +60,15 @@
 //! s390x-unknown-linux-gnu -- wire rx tx reassembly` (64 bits, big-endian), and the same for
 //! `i686-unknown-linux-gnu` (32 bits).
 
+//!
+//! # Features
+//! - `serde` (off by default): `Message::deserialize` reads all arguments of a message into a type.
+
 mod ack;
 mod agent;
 mod config;
+#[cfg(feature = "serde")]
+mod deserialize;
 pub mod driver;
 mod endpoint;
 mod engine;
@@ -72,11 +79,13 @@ mod info;
 mod pacing;
 mod reassembly;
 mod request;
+mod router;
 mod rx;
 pub mod server;
 mod stats;
 mod status;
 mod tasks;
+pub mod testing;
 mod tx;
 mod vars;
 pub mod wire;
@@ -93,6 +102,7 @@ pub use error::{FirstBytes, Part, ProtocolError, Waiting, When};
 pub use handler::{Dispatch, Exchange, Handler, HandlerError, Service, Turn};
 pub use info::{ConnectionInfo, Peer};
 pub use request::{ArgError, FromValue, Mismatch, Notify};
+pub use router::{Declared, Kind, Router};
 pub use server::{Health, HealthState, Report};
 pub use stats::ConnectionStats;
 pub use status::Status;

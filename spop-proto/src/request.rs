@@ -258,7 +258,7 @@ pub enum ArgError {
         /// The argument.
         arg: Box<str>,
         /// What was asked for.
-        expected: &'static str,
+        expected: Box<str>,
     },
     /// The argument is something else.
     #[error("message {message}: argument {arg} is {found}, expected {expected}")]
@@ -270,7 +270,61 @@ pub enum ArgError {
         /// Its type; for integers its value too.
         found: Box<str>,
         /// What was asked for.
-        expected: &'static str,
+        expected: Box<str>,
+    },
+    /// The argument at that position is missing.
+    #[error("message {message}: argument number {number} is missing; HAProxy sent {sent}")]
+    MissingAt {
+        /// The message.
+        message: Box<str>,
+        /// Its position, from 1.
+        number: usize,
+        /// Names of the arguments there are.
+        sent: Box<str>,
+    },
+    /// The argument is of the right type, and what it says is not taken.
+    #[error("message {message}: argument {arg} is {found}: {reason}")]
+    Invalid {
+        /// The message.
+        message: Box<str>,
+        /// The argument.
+        arg: Box<str>,
+        /// Its type; for integers its value too.
+        found: Box<str>,
+        /// What is wrong with it.
+        reason: Box<str>,
+    },
+    /// HAProxy sent an argument that a type with `deny_unknown_fields` does not have.
+    #[error(
+        "message {message}: argument {arg} is not known, only {known}; remove {arg}=… from args in \
+         the spoe-message section"
+    )]
+    Unknown {
+        /// The message.
+        message: Box<str>,
+        /// The argument.
+        arg: Box<str>,
+        /// Names of the arguments that are known.
+        known: Box<str>,
+    },
+    /// HAProxy sent the argument twice.
+    #[error(
+        "message {message}: argument {arg} is there more than once; in the spoe-message section \
+         give it once"
+    )]
+    Repeated {
+        /// The message.
+        message: Box<str>,
+        /// The argument.
+        arg: Box<str>,
+    },
+    /// The message as a whole is not taken.
+    #[error("message {message}: {reason}")]
+    Refused {
+        /// The message.
+        message: Box<str>,
+        /// What is wrong with it.
+        reason: Box<str>,
     },
 }
 
@@ -282,32 +336,36 @@ impl ArgError {
     }
 
     #[cold]
-    fn missing(message: &Message<'_>, arg: &str) -> Self {
+    pub(crate) fn missing(message: &Message<'_>, arg: &str) -> Self {
         let sent = list(message.args().map(|arg| arg.name));
         Self::Missing { message: text(message.name()), arg: arg.into(), sent }
     }
 
     #[cold]
     fn mismatch(message: &Message<'_>, arg: &str, value: Value<'_>, wanted: Mismatch) -> Self {
-        let (message, arg, expected) = (text(message.name()), arg.into(), wanted.expected);
+        let (message, arg) = (text(message.name()), arg.into());
+        let expected = wanted.expected.into();
         if value.is_null() {
             return Self::Null { message, arg, expected };
         }
-        // A number helps whoever reads the log; a string may be anything, and long, and private.
-        let found = match value.as_int() {
-            Some(number) => format!("{} {number}", value.kind()),
-            None => value.kind().to_owned(),
-        };
-        Self::Mismatch { message, arg, found: found.into(), expected }
+        Self::Mismatch { message, arg, found: found(value), expected }
     }
 }
 
-fn text(name: &[u8]) -> Box<str> {
+/// A number helps whoever reads the log; a string may be anything, and long, and private.
+pub(crate) fn found(value: Value<'_>) -> Box<str> {
+    match value.as_int() {
+        Some(number) => format!("{} {number}", value.kind()).into(),
+        None => value.kind().into(),
+    }
+}
+
+pub(crate) fn text(name: &[u8]) -> Box<str> {
     name.escape_ascii().to_string().into()
 }
 
 /// Names for an error text: the first ten, unnamed ones as `(unnamed)`.
-fn list<'a>(names: impl Iterator<Item = &'a [u8]>) -> Box<str> {
+pub(crate) fn list<'a>(names: impl Iterator<Item = &'a [u8]>) -> Box<str> {
     const SHOWN: usize = 10;
     let mut out = String::new();
     let mut count = 0;

@@ -15,6 +15,7 @@ use crate::ack::{Ack, SetError, Ticket};
 use crate::agent::AgentConnection;
 use crate::handler::{Exchange, HandlerError, Turn};
 use crate::request::Notify;
+use crate::router::RoutePanicked;
 use crate::tx::Cause;
 
 /// Exchanges kept for reuse, and the most memory one may hold to be kept.
@@ -46,6 +47,14 @@ impl Failure {
 }
 
 impl Failure {
+    /// What a handler failed with. A router says by its own error that one of its handlers panicked.
+    pub(crate) fn of(error: HandlerError) -> Self {
+        match error.downcast::<RoutePanicked>() {
+            Ok(panic) => Self::Panic(panic.0),
+            Err(error) => Self::Error(error),
+        }
+    }
+
     /// Whether it is that an action did not fit.
     pub(crate) fn is_too_big(&self) -> bool {
         let Self::Error(error) = self else { return false };
@@ -80,7 +89,7 @@ pub fn answer_inline(
             ack.commit();
             return Ok(());
         }
-        Ok(Err(error)) => Failure::Error(error),
+        Ok(Err(error)) => Failure::of(error),
         Err(panic) => Failure::Panic(panic_text(panic)),
     };
     ack.fail(&failure);
@@ -229,7 +238,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
                 let parking = self.parking.get_or_insert_default();
                 return parking.first_poll(ack, context, future);
             }
-            Ok(Turn::Done(Err(error))) => Failure::Error(error),
+            Ok(Turn::Done(Err(error))) => Failure::of(error),
             Err(panic) => Failure::Panic(panic_text(panic)),
         };
         ack.fail(&failure);
@@ -359,12 +368,12 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
         ack: Ack<'_>,
     ) -> Result<(), Failure> {
         let failure = match result {
-            Ok(Ok(exchange)) => {
-                let sent = ack.answer_with(&exchange);
+            Ok(Ok(mut exchange)) => {
+                let sent = ack.answer_with(&mut exchange);
                 self.keep(exchange);
                 return sent;
             }
-            Ok(Err(error)) => Failure::Error(error),
+            Ok(Err(error)) => Failure::of(error),
             Err(failure) => failure,
         };
         ack.fail(&failure);

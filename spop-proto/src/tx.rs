@@ -226,6 +226,11 @@ impl Tx {
         let start = self.begin_ack(ids);
         self.out.extend_from_slice(self.config.encoded_fallback());
         self.commit(start, now);
+        self.count_fallback(cause);
+    }
+
+    /// Counts an answer that is a fallback, or has that of a route in it.
+    pub(crate) const fn count_fallback(&mut self, cause: Cause) {
         let stats = &mut self.stats;
         *match cause {
             Cause::Error => &mut stats.errors,

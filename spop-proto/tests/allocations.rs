@@ -26,7 +26,7 @@ use spop_proto::driver::{Driver, Notice};
 use spop_proto::handler::{Concurrent, HandlerFn};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Dispatch, Event, Exchange, HandlerError, Limits, Notify,
-    Scope, Ticket, Var, answer_inline,
+    Router, Scope, Ticket, Var, answer_inline,
 };
 
 const ROUNDS: usize = 100;
@@ -254,4 +254,40 @@ fn concurrent_handlers_allocate_nothing() {
     }
     assert_eq!(count(HandlerFn::new(|x| answer_later(x, false))), 0, "ready at once");
     assert_eq!(count(HandlerFn::new(|x| answer_later(x, true))), 0, "parked");
+}
+
+/// A router's answers to the window, through a driver.
+fn routed(dispatch: &impl Dispatch) -> u64 {
+    let (input, expected) = window();
+    let mut driver = Driver::new(connection());
+    let now = Instant::now();
+    allocations(|| {
+        let context = Context::from_waker(Waker::noop());
+        let log = &mut |notice: Notice<'_>| panic!("{notice:?}");
+        driver.receive(&input, &context, now, |n, a, own| dispatch.serve(n, a, own), log);
+        driver.poll_answers(&context, now, log);
+        assert_eq!(driver.transmit().len(), expected.len());
+        driver.transmitted(expected.len());
+    })
+}
+
+#[test]
+fn routes_allocate_nothing() {
+    let inline = || {
+        let router =
+            Router::new().on("other", |_, _| Ok(())).on("check-client-ip", |message, ack| {
+                let ip: IpAddr = message.get("ip")?;
+                ack.set_var(SCORE, if ip.is_loopback() { 0 } else { 20 })?;
+                ack.set(Scope::Transaction, "host", message.get::<&str>("host")?)?;
+                Ok(())
+            });
+        router.fallback([]).unwrap()
+    };
+    assert_eq!(routed(&inline()), 0, "inline");
+    let mixed = inline().concurrent("slow", |x| async { Ok(x) });
+    assert_eq!(routed(&mixed), 0, "inline, with one that waits beside it");
+    let waiting =
+        |wait| Router::new().concurrent("check-client-ip", move |x| answer_later(x, wait));
+    assert_eq!(routed(&waiting(false)), 0, "ready at once");
+    assert_eq!(routed(&waiting(true)), 0, "parked");
 }

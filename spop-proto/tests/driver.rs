@@ -296,7 +296,7 @@ fn a_pad_answers_away_from_the_connection() {
         assert!(ack.set(Scope::Transaction, &"n".repeat(54), true).is_err(), "knows the prefix");
         Ok(())
     });
-    conn.answer(ticket, start).unwrap().answer_with(&answered.unwrap()).unwrap();
+    conn.answer(ticket, start).unwrap().answer_with(&mut answered.unwrap()).unwrap();
     for (panics, (ticket, exchange)) in [true, false].into_iter().zip(owed) {
         let failed = pad.answer(exchange, |_, ack| {
             ack.set(Scope::Transaction, "half", true)?;

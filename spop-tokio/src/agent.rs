@@ -58,7 +58,8 @@ where
 }
 
 impl<S: Service> Agent<Inline<S>> {
-    /// An agent that answers with a [`Service`]: a type of your own, at once. For closures see
+    /// An agent that answers with a [`Service`], at once: a [`Router`](crate::Router), or a type of
+    /// your own. For closures see
     /// [`inline`](Agent::inline) and [`concurrent`](Agent::concurrent).
     pub fn new(service: S) -> Self {
         Self::with(Inline::new(service))
@@ -97,7 +98,8 @@ impl<H: Handler> Agent<Concurrent<H>> {
 }
 
 impl<D: Dispatch> Agent<D> {
-    /// An agent that answers some requests at once and others in futures.
+    /// An agent that answers some requests at once and others in futures: a [`Router`](crate::Router)
+    /// with routes that wait.
     pub fn with(dispatch: D) -> Self {
         Self {
             shared: Arc::new(Shared { dispatch, warnings: Warnings::default() }),

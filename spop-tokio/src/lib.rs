@@ -26,6 +26,10 @@
 //! does not wait. [`Agent::concurrent`] takes a closure that returns a future: look-ups that wait
 //! run beside each other, and answers overtake each other.
 //!
+//! A [`Router`] has a handler for each message: [`Agent::new`] takes it when all of them answer at
+//! once, [`Agent::with`] when some wait. [`testing`] asks either what HAProxy would ask, and with the
+//! feature `serde` `message.deserialize()` reads all arguments into a type.
+//!
 //! # What is guaranteed
 //! Every NOTIFY is answered once: as the handler says, or with the fallback answer
 //! ([`AgentConfig::fallback`]) when it fails, panics, is late or is shed under overload. A handler
@@ -63,7 +67,8 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
     Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message, Notify,
-    Overload, OwnedValue, Pacing, Peer, Report, Scope, Service, SetError, Value, Var,
+    Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Value, Var,
+    testing,
 };
 
 /// The README's agent compiles.

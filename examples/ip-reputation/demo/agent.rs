@@ -87,11 +87,12 @@ impl Observed {
 impl Service for Observed {
     fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
         let mut set = Vec::new();
-        self.reputation.answer(notify, |action| {
-            ack.action(action)?;
-            set.push(in_haproxy(action));
-            Ok(())
-        })?;
+        for message in notify.messages() {
+            if let Some(action) = self.reputation.verdict(&message)? {
+                ack.action(&action)?;
+                set.push(in_haproxy(&action));
+            }
+        }
         let seen = Seen { handshake: handshake(notify), sent: sent(notify), set: set.join(" ") };
         *self.last() = Some(seen);
         Ok(())

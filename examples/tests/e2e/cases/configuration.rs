@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::bench::{Bench, Failure, ensure, equal, port};
 use crate::haproxy::{Client, Haproxy, Request, Response, Setup, wait_until};
@@ -17,8 +18,10 @@ pub(super) const CASES: &[Case] = &[
     Case::new("dotnet_configuration", dotnet_configuration),
 ];
 
-pub(super) const WITHOUT_AGENT: &[Case] =
-    &[Case::new("shipped_files_are_accepted", shipped_files_are_accepted)];
+pub(super) const WITHOUT_AGENT: &[Case] = &[
+    Case::new("shipped_files_are_accepted", shipped_files_are_accepted),
+    Case::new("printed_files_are_accepted", printed_files_are_accepted),
+];
 
 /// Its own configuration, and that of HAProxy's agent library for .NET.
 const EXAMPLE: &str = "ip-reputation";
@@ -68,6 +71,27 @@ fn replace(text: &mut String, old: &str, new: &str) -> Result<(), Failure> {
 fn shipped_files_are_accepted(bench: &Bench) -> Result<(), Failure> {
     for folder in [EXAMPLE, DOTNET] {
         bench.program().check(&shipped(folder, "haproxy.cfg"))?;
+    }
+    Ok(())
+}
+
+/// What the agent says about itself is a configuration, without a warning: for any HAProxy, and for that
+/// very version.
+fn printed_files_are_accepted(bench: &Bench) -> Result<(), Failure> {
+    let version = bench.program().version.to_string();
+    let version = version.split(['.', '-']).take(2).collect::<Vec<_>>().join(".");
+    for (folder, of) in [("any", &[][..]), ("own", &["--haproxy", &version])] {
+        let folder = bench.path(folder);
+        fs::create_dir(&folder)?;
+        let output = Command::new(env!("CARGO_BIN_EXE_ip-reputation"))
+            .arg(format!("--print-haproxy-config={}", folder.display()))
+            .args(of)
+            .output()?;
+        ensure(output.status.success(), || format!("{output:?}"))?;
+        let said = bench.program().warnings(&folder.join("haproxy.cfg"))?;
+        equal("warnings of HAProxy", said.as_str(), "")?;
+        let spoe = fs::read_to_string(folder.join("spoe.conf"))?;
+        ensure(spoe.contains("args  ip=src  path=path  id=unique-id"), || spoe.clone())?;
     }
     Ok(())
 }
