@@ -15,7 +15,11 @@ use spop_proto::{Endpoint, Scope};
 #[command(name = "ip-reputation", version, max_term_width = 100)]
 #[command(after_long_help = AFTER_HELP, after_help = SHORT_AFTER_HELP)]
 pub(crate) struct Args {
-    /// Where HAProxy finds the agent: ADDRESS:PORT, or unix:PATH for a Unix socket.
+    /// Where HAProxy finds the agent: ADDRESS:PORT, unix:PATH for a Unix socket, or systemd[:NAME].
+    ///
+    /// The last is a socket that systemd has opened (socket activation): the one with
+    /// `FileDescriptorName=NAME` in its unit, or the only one. HAProxy's connections wait in it while
+    /// the agent is started again.
     #[arg(long, value_name = "ENDPOINT", default_value = "127.0.0.1:12345")]
     pub(crate) listen: Endpoint,
 
@@ -235,6 +239,13 @@ mod tests {
     fn unix_endpoint() {
         let args = parse(&["--listen", "unix:/run/x.sock"]).unwrap();
         assert_eq!(args.listen.to_string(), "unix:/run/x.sock");
+    }
+
+    #[test]
+    fn handed_over_endpoint() {
+        for text in ["systemd", "systemd:spoe"] {
+            assert_eq!(parse(&["--listen", text]).unwrap().listen.to_string(), text);
+        }
     }
 
     #[test]

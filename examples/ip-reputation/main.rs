@@ -1,12 +1,14 @@
 //! An SPOE agent that tells HAProxy the reputation of its clients.
 //!
 //! Read it in this order: [`reputation`] is the agent, [`list`] what it knows, this file how it
-//! lives (start, reload, stop), [`runtime`] who runs it, [`demo`] shows it at work in front of
-//! HAProxy, [`configuration`] writes HAProxy's side from what the agent declares.
+//! lives (start, reload, stop), [`runtime`] who runs it, [`handed_over`] how systemd starts it, [`demo`]
+//! shows it at work in front of HAProxy, [`configuration`] writes HAProxy's side from what the agent
+//! declares.
 
 mod args;
 mod configuration;
 mod demo;
+mod handed_over;
 mod list;
 mod reputation;
 mod runtime;

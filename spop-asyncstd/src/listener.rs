@@ -79,7 +79,10 @@ impl Bound {
                 .await
                 .map(|tcp| Self { listener: Either::Left(tcp), file: None }),
             Endpoint::Unix(path) => bind_unix(path).await,
-            _ => Err(io::ErrorKind::Unsupported.into()),
+            _ => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "take the listener that is handed over and give it to `serve`",
+            )),
         };
         bound.map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {endpoint}: {e}")))
     }

@@ -24,9 +24,10 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
                 warn!(suppressed, %failure, "no answer: HAProxy got the fallback");
             }
         }
-        Notice::Error(error) => {
+        Notice::Error { peer, error } => {
+            // At the usual level of a log the span, which knows the peer, is not in it.
             if let Some(suppressed) = warnings.admit(Warning::Protocol, now) {
-                warn!(suppressed, %error, status = %error.status(), "refused");
+                warn!(suppressed, %peer, %error, status = %error.status(), "refused");
             }
         }
         Notice::Event(event) => {

@@ -1,6 +1,7 @@
 //! One connection on one thread, handlers inline.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use spop_proto::server::{Closed, Warnings};
@@ -131,7 +132,7 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
             }
             if want.deadline.is_some_and(|at| at <= now) {
                 if let Err(error) = self.conn.handle_timeout(now) {
-                    log::broken(self.warnings, &error, now);
+                    log::broken(self.warnings, self.conn.info().peer(), &error, now);
                 }
                 continue;
             }
@@ -145,6 +146,11 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
             // Taken output may have made room for input that waits here.
             let want = self.conn.interest();
             if want.ready || !want.read {
+                if !(want.ready || want.write) {
+                    // Others of this configuration owe as much as they may, and answer elsewhere.
+                    let wait = want.deadline.map_or(LOOK, |at| at.saturating_duration_since(now));
+                    thread::sleep(wait.min(LOOK));
+                }
                 // Without reading it is writing that there is to wait for, and that has a limit.
                 continue;
             }
@@ -172,6 +178,7 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
     }
 
     fn receive(&mut self, mut input: &[u8], now: Instant) {
+        let peer = self.conn.info().peer();
         loop {
             match self.conn.receive(&mut input, now) {
                 Ok(Some(Event::Notify(notify, ack))) => {
@@ -184,7 +191,7 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
                 }
                 Ok(Some(event)) => log::happened(&event),
                 Ok(None) => return,
-                Err(error) => log::broken(self.warnings, &error, now),
+                Err(error) => log::broken(self.warnings, peer, &error, now),
             }
         }
     }

@@ -81,7 +81,8 @@ pub trait Listener: Send + Sync + 'static {
     fn accept(&self) -> io::Result<(Self::Stream, Peer)>;
 
     /// Makes an [`accept`](Self::accept) that blocks on another thread return, with whatever
-    /// result. Called once, when no more connections are wanted.
+    /// result. Called once, when no more connections are wanted. The listeners of `std` connect to
+    /// themselves: others may have the same socket, such as systemd, which will want to use it again.
     fn unblock(&self);
 
     /// Where it listens.
@@ -104,10 +105,8 @@ impl Listener for TcpListener {
     }
 
     fn unblock(&self) {
-        // Linux ends an `accept` when its socket is shut down; elsewhere a connection does.
-        if SockRef::from(self).shutdown(Shutdown::Both).is_err()
-            && let Ok(address) = Self::local_addr(self)
-        {
+        if let Ok(address) = Self::local_addr(self) {
+            // It fails where there are so many that `accept` does not block.
             let _ = TcpStream::connect_timeout(&address, Duration::from_secs(1));
         }
     }
@@ -125,11 +124,14 @@ impl Listener for UnixListener {
     }
 
     fn unblock(&self) {
-        if SockRef::from(self).shutdown(Shutdown::Both).is_err()
-            && let Ok(Endpoint::Unix(path)) = Listener::local_addr(self)
-        {
-            let _ = UnixStream::connect(path);
-        }
+        let Ok(Endpoint::Unix(path)) = Listener::local_addr(self) else { return };
+        let waker = || -> io::Result<()> {
+            let waker = Socket2::new(Domain::UNIX, Type::STREAM, None)?;
+            waker.set_nonblocking(true)?;
+            waker.connect(&SockAddr::unix(path)?)
+        };
+        // As above.
+        let _ = waker();
     }
 
     fn local_addr(&self) -> io::Result<Endpoint> {
@@ -149,6 +151,9 @@ enum Kind {
     Unix { listener: UnixListener, path: PathBuf, inode: (u64, u64) },
 }
 
+/// What a program reads that leaves this to the adapter.
+const HANDED_OVER: &str = "a listener that is handed over has to be taken, and given to `serve`";
+
 impl Bound {
     /// Listens there. A socket file that nobody listens on any more is replaced.
     ///
@@ -158,7 +163,7 @@ impl Bound {
         let bound = match endpoint {
             Endpoint::Tcp(address) => TcpListener::bind(address).map(Kind::Tcp),
             Endpoint::Unix(path) => bind_unix(path),
-            other => Err(io::Error::new(io::ErrorKind::Unsupported, other.to_string())),
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, HANDED_OVER)),
         };
         bound.map(Self).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {endpoint}: {error}"))
@@ -216,9 +221,18 @@ impl Listener for Bound {
     }
 
     fn unblock(&self) {
+        // Linux ends an `accept` when its socket is shut down, and nobody else has this one; elsewhere
+        // a connection does.
         match &self.0 {
-            Kind::Tcp(listener) => listener.unblock(),
-            Kind::Unix { listener, .. } => listener.unblock(),
+            Kind::Tcp(listener) if SockRef::from(listener).shutdown(Shutdown::Both).is_err() => {
+                listener.unblock();
+            }
+            Kind::Unix { listener, .. }
+                if SockRef::from(listener).shutdown(Shutdown::Both).is_err() =>
+            {
+                listener.unblock();
+            }
+            _ => {}
         }
     }
 

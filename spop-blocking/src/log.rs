@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use spop_proto::server::{Warning, Warnings};
-use spop_proto::{Event, Failure, ProtocolError};
+use spop_proto::{Event, Failure, Peer, ProtocolError};
 
 /// A tracing event, or nothing without the feature.
 macro_rules! event {
@@ -21,9 +21,9 @@ pub(crate) fn failed(warnings: &Warnings, failure: &Failure, now: Instant) {
     }
 }
 
-pub(crate) fn broken(warnings: &Warnings, error: &ProtocolError, now: Instant) {
+pub(crate) fn broken(warnings: &Warnings, peer: Peer, error: &ProtocolError, now: Instant) {
     if let Some(suppressed) = warnings.admit(Warning::Protocol, now) {
-        event!(warn, suppressed, %error, status = %error.status(), "connection ended");
+        event!(warn, suppressed, %peer, %error, status = %error.status(), "connection ended");
     }
 }
 

@@ -96,6 +96,10 @@ impl<T: Socket, S: Service> Worker<T, S> {
                 // The goodbye in one write with the last answer.
                 state.conn.shutdown(now);
             }
+            // So does a connection that is old, which would miss its moment once this is written.
+            if let Err(error) = state.conn.handle_timeout(now) {
+                log::broken(&self.warnings, state.conn.info().peer(), &error, now);
+            }
             if !state.stuck {
                 state.write(&connection.socket, now);
             }
@@ -156,6 +160,7 @@ impl State {
         warnings: &Warnings,
         now: Instant,
     ) {
+        let peer = self.conn.info().peer();
         loop {
             let (ticket, exchange) = match self.conn.receive(&mut input, now) {
                 Ok(Some(Event::Notify(notify, ack))) => ack.detach(notify, self.spare.pop()),
@@ -165,7 +170,7 @@ impl State {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    log::broken(warnings, &error, now);
+                    log::broken(warnings, peer, &error, now);
                     continue;
                 }
             };
@@ -206,7 +211,7 @@ pub(crate) fn serve<T: Socket>(
         }
         if want.deadline.is_some_and(|at| at <= now) {
             if let Err(error) = state.conn.handle_timeout(now) {
-                log::broken(warnings, &error, now);
+                log::broken(warnings, state.conn.info().peer(), &error, now);
             }
             continue;
         }

@@ -192,13 +192,12 @@ impl<'a> Ack<'a> {
 
     /// Sends the fallback answer for what a handler failed with.
     pub fn fail(mut self, failure: &Failure) {
-        self.refused |= failure.is_too_big();
         if self.stands && !self.tx.is_choked(self.frame) {
             self.done = true;
             self.tx.commit(self.frame, self.tx.active());
             self.tx.close_entry(self.key);
             self.tx.count_fallback(failure.cause());
-            self.tx.stats.too_big += u64::from(self.refused);
+            self.tx.stats.too_big += u64::from(self.refused || failure.cause() == Cause::TooBig);
         } else {
             self.send_fallback(failure.cause());
         }
@@ -304,7 +303,7 @@ impl<'a> Ack<'a> {
         self.tx.roll_back();
         self.tx.close_entry(self.key);
         self.tx.fall_back(self.ids, cause, self.tx.active());
-        self.tx.stats.too_big += u64::from(self.refused);
+        self.tx.stats.too_big += u64::from(self.refused || cause == Cause::TooBig);
     }
 }
 

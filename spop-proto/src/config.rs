@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::inflight::Owed;
 use crate::server::{Health, HealthState, LameDuck};
-use crate::vars::{NameError, check_name, check_prefix};
-use crate::wire::{Action, Actions};
+use crate::tx::Reason;
+use crate::vars::{NameError, Var, check_name, check_prefix};
+use crate::wire::{Action, Actions, Scope, Value, encode_set_var};
 
 /// The least max-frame-size in SPOP.
 pub(crate) const MIN_MAX_FRAME_SIZE: u32 = 256;
@@ -42,12 +44,14 @@ struct Inner {
     fragmentation: bool,
     var_prefix: Option<Box<str>>,
     fallback: Box<[u8]>,
+    reason: Option<(Scope, Box<str>)>,
     r#async: bool,
     pacing: Option<Pacing>,
     expected_ack_size: u32,
     limits: Limits,
     health: Health,
     lame_duck: LameDuck,
+    owed: Owed,
 }
 
 impl Default for Inner {
@@ -58,12 +62,14 @@ impl Default for Inner {
             fragmentation: true,
             var_prefix: None,
             fallback: Box::default(),
+            reason: None,
             r#async: false,
             pacing: Some(Pacing::DEFAULT),
             expected_ack_size: 400,
             limits: Limits::default(),
             health: Health::default(),
             lame_duck: LameDuck::default(),
+            owed: Owed::default(),
         }
     }
 }
@@ -146,11 +152,14 @@ impl AgentConfig {
     ///
     /// # Errors
     /// When the prefix has a character that HAProxy refuses, or is empty; when a name in the
-    /// fallback is too long with it.
+    /// fallback, or that of its reason, is too long with it.
     pub fn var_prefix(self, prefix: &str) -> Result<Self, ConfigError> {
         check_prefix(prefix)?;
         for action in Actions::new(&self.inner.fallback).flatten() {
             check_name(action.scope(), action.name(), Some(prefix.len()))?;
+        }
+        if let Some((scope, name)) = &self.inner.reason {
+            check_name(*scope, name.as_bytes(), Some(prefix.len()))?;
         }
         Ok(self.with(|inner| inner.var_prefix = Some(prefix.into())))
     }
@@ -163,14 +172,58 @@ impl AgentConfig {
     /// A router's answer to a message it does not know is another thing.
     ///
     /// # Errors
-    /// When a name is one HAProxy would drop, or when the actions take more than the 230 bytes
-    /// that fit the smallest frame SPOP allows.
+    /// When a name is one HAProxy would drop, or when the actions, and that of the
+    /// [reason](Self::fallback_reason), take more than the 230 bytes that fit the smallest frame SPOP
+    /// allows.
     pub fn fallback<'a>(
         self,
         actions: impl IntoIterator<Item = Action<'a>>,
     ) -> Result<Self, ConfigError> {
         let encoded = encode_fallback(actions, self.prefix_len())?;
-        Ok(self.with(|inner| inner.fallback = encoded))
+        let config = self.with(|inner| inner.fallback = encoded);
+        config.with_a_fallback_that_fits()
+    }
+
+    /// A variable that every fallback answer sets besides, to the reason for it as a string: for a log
+    /// or a rule of HAProxy's. Default none.
+    ///
+    /// | reason | what happened | counted as |
+    /// | --- | --- | --- |
+    /// | `error` | the handler returned an error | `errors` |
+    /// | `too-big` | the same, and the error was that an action did not fit the ACK | `errors`, `too_big` |
+    /// | `panic` | the handler panicked | `panics` |
+    /// | `deadline` | the answer was late ([`Limits::answer_timeout`]) | `deadlines` |
+    /// | `shed` | too many answers were owed or held back, or the agent is about to leave | `shed` |
+    /// | `unanswered` | the request was dropped without an answer | `unanswered` |
+    /// | `refused` | a payload in fragments was refused | `refused` |
+    ///
+    /// The counters are those of [`ConnectionStats`](crate::ConnectionStats). A NOTIFY that HAProxy
+    /// asked anew with the same ids (`superseded`) has no answer of its own, and so no reason.
+    ///
+    /// ```
+    /// use spop_proto::{AgentConfig, Var};
+    ///
+    /// let config = AgentConfig::new().fallback_reason(Var::transaction("no_verdict"))?;
+    /// # Ok::<(), spop_proto::ConfigError>(())
+    /// ```
+    /// ```text
+    /// http-request set-header x-no-verdict %[var(txn.iprep.no_verdict)]
+    /// ```
+    ///
+    /// # Errors
+    /// When HAProxy would drop the name; when the longest reason and the fallback's actions together do
+    /// not fit the smallest frame SPOP allows.
+    pub fn fallback_reason(self, var: Var<'_>) -> Result<Self, ConfigError> {
+        check_name(var.scope(), var.name().as_bytes(), self.prefix_len())?;
+        let reason = Some((var.scope(), var.name().into()));
+        self.with(|inner| inner.reason = reason).with_a_fallback_that_fits()
+    }
+
+    fn with_a_fallback_that_fits(self) -> Result<Self, ConfigError> {
+        match self.fallback_len() {
+            ..=FALLBACK_MAX => Ok(self),
+            bytes => Err(ConfigError::FallbackTooBig { bytes }),
+        }
     }
 
     /// The limits.
@@ -193,12 +246,17 @@ impl AgentConfig {
     }
 
     /// The configuration for one server, and the switch that makes this server a lame duck: its
-    /// health checks fail from then on, those of others with the same configuration do not.
+    /// health checks fail from then on, those of others with the same configuration do not. Answers
+    /// owed are counted for this server alone, too.
     #[must_use]
     pub fn for_server(&self) -> (Self, LameDuck) {
         let lame_duck = LameDuck::default();
         let switch = lame_duck.clone();
-        (self.clone().with(|inner| inner.lame_duck = lame_duck), switch)
+        let config = self.clone().with(|inner| {
+            inner.lame_duck = lame_duck;
+            inner.owed = Owed::default();
+        });
+        (config, switch)
     }
 
     /// Whether a health check is to succeed.
@@ -235,8 +293,32 @@ impl AgentConfig {
         self.inner.var_prefix.as_deref().map(str::len)
     }
 
-    pub(crate) fn encoded_fallback(&self) -> &[u8] {
-        &self.inner.fallback
+    /// Writes the fallback's actions.
+    pub(crate) fn encode_fallback(&self, reason: Reason, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.inner.fallback);
+        if let Some((scope, name)) = &self.inner.reason {
+            let reason = Value::Str(reason.0.as_bytes());
+            encode_set_var(*scope, name.as_bytes(), &reason, out);
+        }
+    }
+
+    /// The most bytes it takes.
+    pub(crate) fn fallback_len(&self) -> usize {
+        let reason = self.inner.reason.as_ref().map_or(0, |(scope, name)| {
+            let longest = Value::Str(Reason::LONGEST.0.as_bytes());
+            Action::SetVar { scope: *scope, name: name.as_bytes(), value: longest }.encoded_len()
+        });
+        self.inner.fallback.len() + reason
+    }
+
+    /// The answers that all connections owe which share this.
+    pub(crate) fn owed(&self) -> &Owed {
+        &self.inner.owed
+    }
+
+    /// Whether they owe as many as they may.
+    pub(crate) fn owes_all_it_may(&self) -> bool {
+        self.inner.owed.get() >= self.inner.limits.agent_in_flight.get()
     }
 }
 
@@ -320,7 +402,8 @@ pub enum Overload {
     /// Answer it at once with the fallback.
     #[default]
     Shed,
-    /// Stop reading at its border until answers have gone out.
+    /// Stop reading at its border until answers have gone out. A connection that waits for answers of
+    /// others looks again every 5 ms, or when one of its own has gone out.
     Wait,
 }
 
@@ -332,6 +415,7 @@ pub enum Overload {
 /// | first frame | 4 KiB, fixed | status 3 and a word on what the bytes look like |
 /// | length of an ACK | the lower of the negotiated size and HAProxy's offer - 1, fixed | the action is refused ([`SetError::TooBig`](crate::SetError::TooBig)), what was set before stands |
 /// | [`in_flight`](Self::in_flight) | 1 024 | [`Overload`]: fallback answer, or no more reading |
+/// | [`agent_in_flight`](Self::agent_in_flight) | 65 536 an agent | the same |
 /// | [`payload`](Self::payload) | 1 MiB, one at a time | fragments refused with ABORT and the fallback, later ones skipped; where HAProxy stopped on the way: status 0, close |
 /// | answers held back ([`Pacing`]) | 20, fixed | fallback answer |
 /// | [`output`](Self::output) | 1 MiB | no more reading until HAProxy has taken some |
@@ -343,10 +427,12 @@ pub enum Overload {
 /// | [`drain_timeout`](Self::drain_timeout) | 30 s | past half of it new NOTIFYs get the fallback; at its end what is still owed is dropped and reported |
 /// | [`close_timeout`](Self::close_timeout) | 1 s | HAProxy took everything and did not close: close |
 /// | [`idle_timeout`](Self::idle_timeout) | none | status 0, close |
+/// | [`max_age`](Self::max_age) | none | status 0, close, once nothing is owed or unread |
 /// | [`connections`](Self::connections) | 4 096 an agent | accepted, health checks answered, the others closed 100 ms later; with as many again of those (at least 64), dropped at once |
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub(crate) in_flight: NonZeroU32,
+    pub(crate) agent_in_flight: NonZeroU32,
     pub(crate) overload: Overload,
     pub(crate) payload: NonZeroUsize,
     pub(crate) output: NonZeroUsize,
@@ -358,6 +444,7 @@ pub struct Limits {
     pub(crate) drain: Duration,
     pub(crate) close: Duration,
     pub(crate) idle: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
     pub(crate) connections: NonZeroUsize,
 }
 
@@ -373,6 +460,7 @@ const fn some<T: Copy>(value: Option<T>) -> T {
 impl Limits {
     const DEFAULT: Self = Self {
         in_flight: const { some(NonZeroU32::new(1024)) },
+        agent_in_flight: const { some(NonZeroU32::new(65_536)) },
         overload: Overload::Shed,
         payload: const { some(NonZeroUsize::new(1 << 20)) },
         output: const { some(NonZeroUsize::new(1 << 20)) },
@@ -384,6 +472,7 @@ impl Limits {
         drain: Duration::from_secs(30),
         close: Duration::from_secs(1),
         idle: None,
+        max_age: None,
         connections: const { some(NonZeroUsize::new(4096)) },
     };
 }
@@ -447,7 +536,18 @@ impl Limits {
         self
     }
 
-    /// What to do beyond that. Default [`Overload::Shed`].
+    /// Answers owed at once on all connections of an agent: of a server, or of configurations that are
+    /// clones of one another. Default 65 536, more than the 20 each that 3 000 HAProxy connections ask for.
+    ///
+    /// What is answered inline is never owed, and costs no more than a look at the counter. Threads
+    /// that take a NOTIFY at the same moment see the same count: it may be exceeded by one for each.
+    #[must_use]
+    pub const fn agent_in_flight(mut self, answers: NonZeroU32) -> Self {
+        self.agent_in_flight = answers;
+        self
+    }
+
+    /// What to do beyond either. Default [`Overload::Shed`].
     #[must_use]
     pub const fn overload(mut self, overload: Overload) -> Self {
         self.overload = overload;
@@ -483,6 +583,28 @@ impl Limits {
     pub const fn idle_timeout(mut self, time: Option<Duration>) -> Self {
         self.idle = time;
         self
+    }
+
+    /// How old a connection may get; `None`, the default, as old as HAProxy likes. Up to a quarter is
+    /// added, another for each connection, so that those made at once do not leave at once.
+    ///
+    /// It then leaves as soon as nothing is owed or unread: together with an answer, or after half a
+    /// second in which it was asked nothing. HAProxy opens a new one when it has need of one. On a busy
+    /// connection it may already have asked once more: that request fails, with every HAProxy. So choose
+    /// hours and not minutes.
+    ///
+    /// The remedy, too, for whatever may be wrong with a connection and is known to neither side: one
+    /// that HAProxy has stopped reading (see [`Pacing`]), one that a new agent beside this one should
+    /// have its share of, a peer of before some change in the network.
+    ///
+    /// # Errors
+    /// When the time is zero.
+    pub fn max_age(mut self, age: Option<Duration>) -> Result<Self, ConfigError> {
+        if age.is_some_and(|age| age.is_zero()) {
+            return Err(ConfigError::ZeroTimeout { name: "max_age" });
+        }
+        self.max_age = age;
+        Ok(self)
     }
 
     /// Connections of an agent at once. Default 4 096.
@@ -524,7 +646,9 @@ pub enum ConfigError {
         name: &'static str,
     },
     /// Fallback actions that may not fit an ACK.
-    #[error("fallback actions of {bytes} bytes: at most 230 fit every ACK whatever is negotiated")]
+    #[error(
+        "fallback actions of {bytes} bytes, the reason included: at most 230 fit every ACK whatever is negotiated"
+    )]
     FallbackTooBig {
         /// Their size.
         bytes: usize,

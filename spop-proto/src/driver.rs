@@ -12,7 +12,7 @@ use crate::handler::{Exchange, HandlerError, Turn};
 use crate::server::Closed;
 use crate::tasks::{Failure, Tasks, panic_text};
 use crate::tx::Tx;
-use crate::{Ack, AgentConfig, Notify};
+use crate::{Ack, AgentConfig, Notify, Peer};
 
 /// Something for the log.
 #[derive(Debug)]
@@ -23,7 +23,12 @@ pub enum Notice<'a> {
     /// A handler gave no answer; HAProxy got the fallback.
     Failure(Failure),
     /// The peer broke the protocol or a time limit; the connection is closing.
-    Error(ProtocolError),
+    Error {
+        /// Who did.
+        peer: Peer,
+        /// What it did.
+        error: ProtocolError,
+    },
 }
 
 /// A connection and the futures of its handlers.
@@ -119,7 +124,7 @@ impl<F> Driver<F> {
     /// Does what is due at the deadline of [`interest`](Self::interest).
     pub fn handle_timeout(&mut self, now: Instant, log: &mut impl FnMut(Notice<'_>)) {
         if let Err(error) = self.conn.handle_timeout(now) {
-            log(Notice::Error(error));
+            log(Notice::Error { peer: self.conn.info().peer(), error });
         }
         self.tasks.cancel_stale(&self.conn);
         if self.conn.buffered() == 0 {
@@ -156,6 +161,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
         mut serve: impl FnMut(Notify<'_>, &mut Ack<'_>, &mut dyn FnMut() -> Exchange) -> Turn<F>,
         log: &mut impl FnMut(Notice<'_>),
     ) {
+        let mut broken = None;
         loop {
             match self.conn.receive(&mut input, now) {
                 Ok(Some(Event::Notify(notify, ack))) => {
@@ -165,8 +171,11 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
                 }
                 Ok(Some(event)) => log(Notice::Event(&event)),
                 Ok(None) => break,
-                Err(error) => log(Notice::Error(error)),
+                Err(error) => broken = Some(error),
             }
+        }
+        if let Some(error) = broken {
+            log(Notice::Error { peer: self.conn.info().peer(), error });
         }
         // HAProxy may have asked anew with the same ids, or said goodbye.
         if self.tasks.parked() > usize::try_from(self.conn.in_flight()).unwrap_or(usize::MAX) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 /// An address to listen on or to connect to: `127.0.0.1:12345`, `[::1]:12345`, `localhost:12345`,
-/// or `unix:/run/agent.sock`.
+/// or `unix:/run/agent.sock`; to listen on only, `systemd` or `systemd:NAME`.
 ///
 /// HAProxy writes the same as `server a 127.0.0.1:12345` or `server a unix@/run/agent.sock`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,12 +17,16 @@ pub enum Endpoint {
     Tcp(String),
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// A listener that systemd hands over (`LISTEN_FDS`): the one of that name (`FileDescriptorName=`),
+    /// or the only one. To take it is up to the program, which then gives it to `Agent::serve`: it wants
+    /// `unsafe` code, and there are crates for that. See `examples/ip-reputation`.
+    Systemd(Option<Box<str>>),
 }
 
 /// A text that is no endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[error("`{text}` is no endpoint: {reason}; write HOST:PORT or unix:/PATH")]
+#[error("`{text}` is no endpoint: {reason}; write HOST:PORT, unix:/PATH or systemd[:NAME]")]
 pub struct ParseEndpointError {
     text: String,
     reason: &'static str,
@@ -37,6 +41,17 @@ impl FromStr for Endpoint {
             return match path {
                 "" => refuse("the path is missing"),
                 path => Ok(Self::Unix(PathBuf::from(path))),
+            };
+        }
+        if text == "systemd" {
+            return Ok(Self::Systemd(None));
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            return match name {
+                "" => refuse("the name is missing"),
+                // They stand in a list, with colons between them.
+                name if name.contains(':') => refuse("the name has a colon in it"),
+                name => Ok(Self::Systemd(Some(name.into()))),
             };
         }
         let Some((host, port)) = text.rsplit_once(':') else {
@@ -60,6 +75,8 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Tcp(address) => f.write_str(address),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(None) => f.write_str("systemd"),
+            Self::Systemd(Some(name)) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -84,7 +101,7 @@ impl Endpoint {
     pub fn socket_addr(&self) -> Option<std::net::SocketAddr> {
         match self {
             Self::Tcp(address) => address.parse().ok(),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Systemd(_) => None,
         }
     }
 }
@@ -100,8 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_read_back() {
-        for text in ["127.0.0.1:12345", "[::1]:0", "localhost:80", "unix:/run/a.sock"] {
+    fn all_kinds_read_back() {
+        let tcp = ["127.0.0.1:12345", "[::1]:0", "localhost:80"];
+        for text in tcp.into_iter().chain(["unix:/run/a.sock", "systemd", "systemd:spoe"]) {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         let haproxys = "unix@/run/a.sock".parse::<Endpoint>().unwrap();
@@ -117,13 +135,15 @@ mod tests {
             (":80", "the host is missing"),
             ("::1:80", "an IPv6 address stands in brackets"),
             ("unix:", "the path is missing"),
+            ("systemd:", "the name is missing"),
+            ("systemd:a:b", "the name has a colon in it"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err();
             assert_eq!(error.reason, reason, "{text}");
         }
         assert_eq!(
             "x".parse::<Endpoint>().unwrap_err().to_string(),
-            "`x` is no endpoint: the port is missing; write HOST:PORT or unix:/PATH"
+            "`x` is no endpoint: the port is missing; write HOST:PORT, unix:/PATH or systemd[:NAME]"
         );
     }
 }

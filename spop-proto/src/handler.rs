@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::ack::{Ack, Bounds, SetError};
 use crate::inflight::Ids;
@@ -191,6 +191,83 @@ impl<H: Handler> Dispatch for Concurrent<H> {
         own: &mut dyn FnMut() -> Exchange,
     ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, H>> {
         Turn::Later(self.0.notify(own()))
+    }
+}
+
+/// A [`Service`] or [`Handler`] that can be replaced while connections are open: none of them notices.
+/// Clones share it.
+///
+/// What was asked before is answered by the one of before; it is dropped with its last answer.
+///
+/// ```
+/// use spop_proto::handler::Swap;
+/// use spop_proto::{Ack, HandlerError, Notify, Scope, Service};
+///
+/// struct Threshold(i32);
+///
+/// impl Service for Threshold {
+///     fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
+///         let score: i32 = notify.require("check")?.get("score")?;
+///         Ok(ack.set(Scope::Transaction, "deny", score > self.0)?)
+///     }
+/// }
+///
+/// let service = Swap::new(Threshold(80));
+/// let switch = service.clone();
+/// // `service` goes to `Agent::new`, `switch` to whatever reads the configuration again.
+/// # let _ = service;
+/// let before = switch.replace(Threshold(60));
+/// assert_eq!(before.0, 80);
+/// ```
+///
+/// For one of another type it holds a `Box` of a trait of your own. Each NOTIFY takes a lock for as long
+/// as it takes to clone an `Arc`.
+pub struct Swap<H>(Arc<RwLock<Arc<H>>>);
+
+impl<H> Swap<H> {
+    /// Begins with that one.
+    pub fn new(handler: H) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(handler))))
+    }
+
+    /// What is asked from now on is answered by `handler`. Returns the one of before.
+    pub fn replace(&self, handler: H) -> Arc<H> {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        core::mem::replace(&mut current, Arc::new(handler))
+    }
+
+    /// The one that is in place.
+    #[must_use]
+    pub fn current(&self) -> Arc<H> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<H> Clone for Swap<H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Service> Service for Swap<S> {
+    fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
+        self.current().notify(notify, ack)
+    }
+}
+
+impl<H: Handler> Handler for Swap<H> {
+    fn notify(
+        &self,
+        exchange: Exchange,
+    ) -> impl Future<Output = Result<Exchange, HandlerError>> + Send {
+        let current = self.current();
+        async move { current.notify(exchange).await }
+    }
+}
+
+impl<H> fmt::Debug for Swap<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Swap")
     }
 }
 

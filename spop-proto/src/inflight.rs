@@ -1,6 +1,31 @@
 //! Answers still owed: the NOTIFYs whose answer was deferred.
 
-use std::time::Instant;
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a connection looks whether others have answered enough for it to go on: nothing wakes it.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How many answers are owed on all connections of an agent. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Owed(Arc<AtomicU32>);
+
+impl Owed {
+    /// How many. Nothing else is decided by it than whether there are too many: no order is needed.
+    #[inline]
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, answers: u32) {
+        self.0.fetch_sub(answers, Ordering::Relaxed);
+    }
+}
 
 /// The two numbers that name a NOTIFY on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +55,10 @@ pub(crate) struct InFlight {
 /// oldest one is always the next to be late.
 #[derive(Debug)]
 struct Table {
+    /// What its agent owes, this included.
+    agent: Owed,
+    /// When to look whether the agent still owes too much to go on.
+    look_again: Option<Instant>,
     slots: Vec<Slot>,
     oldest: u32,
     newest: u32,
@@ -59,11 +88,33 @@ impl InFlight {
     }
 
     /// Adds an owed answer.
-    pub(crate) fn insert(&mut self, ids: Ids, deadline: Option<Instant>) -> Key {
+    pub(crate) fn insert(&mut self, ids: Ids, deadline: Option<Instant>, agent: &Owed) -> Key {
         let serial = self.next;
         self.next += 1;
-        let slot = self.table.get_or_insert_default().insert(ids, deadline, serial);
+        let slot = self.table(agent).insert(ids, deadline, serial);
         Key { slot, serial }
+    }
+
+    fn table(&mut self, agent: &Owed) -> &mut Table {
+        self.table.get_or_insert_with(|| Box::new(Table::new(agent.clone())))
+    }
+
+    /// Notes that this connection has to wait until its agent owes less.
+    pub(crate) fn wait_for_agent(&mut self, agent: &Owed, now: Instant) {
+        self.table(agent).look_again = now.checked_add(LOOK_AGAIN);
+    }
+
+    /// It has not to wait any more.
+    pub(crate) fn go_on(&mut self) {
+        if let Some(table) = &mut self.table {
+            table.look_again = None;
+        }
+    }
+
+    /// When to look whether it may go on; `None` while it does not wait for its agent.
+    #[inline]
+    pub(crate) fn look_again(&self) -> Option<Instant> {
+        self.table.as_deref()?.look_again
     }
 
     /// The NOTIFY of a key, unless the key is stale.
@@ -111,7 +162,7 @@ impl InFlight {
 
     /// Gives memory back if nothing is owed; keys handed out before stay stale.
     pub(crate) fn trim(&mut self) {
-        if self.is_empty() {
+        if self.is_empty() && self.look_again().is_none() {
             self.table = None;
         }
     }
@@ -123,13 +174,19 @@ impl InFlight {
     }
 }
 
-impl Default for Table {
-    fn default() -> Self {
-        Self { slots: Vec::new(), oldest: NONE, newest: NONE, free: NONE, len: 0 }
+/// Whatever ends a connection, its answers are owed no more.
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.agent.subtract(self.len);
     }
 }
 
 impl Table {
+    const fn new(agent: Owed) -> Self {
+        let slots = Vec::new();
+        Self { agent, look_again: None, slots, oldest: NONE, newest: NONE, free: NONE, len: 0 }
+    }
+
     fn insert(&mut self, ids: Ids, deadline: Option<Instant>, serial: u64) -> u32 {
         let older = self.newest;
         let new = Slot { ids, deadline, serial, owed: true, older, newer: NONE };
@@ -152,6 +209,7 @@ impl Table {
         }
         self.newest = at;
         self.len += 1;
+        self.agent.add();
         at
     }
 
@@ -172,6 +230,7 @@ impl Table {
             None => self.newest = older,
         }
         self.len -= 1;
+        self.agent.subtract(1);
     }
 
     fn slot(&self, at: u32) -> Option<&Slot> {
@@ -194,11 +253,11 @@ mod tests {
     #[test]
     fn out_of_order_and_reuse() {
         let mut table = InFlight::default();
-        let keys: Vec<_> = (0..4).map(|n| table.insert(ids(n), None)).collect();
+        let keys: Vec<_> = (0..4).map(|n| table.insert(ids(n), None, &Owed::default())).collect();
         assert!(table.remove(keys[1]));
         assert!(!table.remove(keys[1]));
         assert!(table.remove(keys[3]));
-        let reused = table.insert(ids(9), None);
+        let reused = table.insert(ids(9), None, &Owed::default());
         assert_eq!(reused.slot, keys[3].slot);
         assert_eq!(table.get(keys[3]), None, "a stale key never finds the slot's next use");
         assert_eq!(table.get(reused), Some(ids(9)));
@@ -214,14 +273,14 @@ mod tests {
     #[test]
     fn find_and_clear() {
         let mut table = InFlight::default();
-        let key = table.insert(ids(5), None);
-        table.insert(ids(6), None);
+        let key = table.insert(ids(5), None, &Owed::default());
+        table.insert(ids(6), None, &Owed::default());
         assert_eq!(table.find(ids(5)), Some(key));
         assert_eq!(table.find(Ids { stream: 5, frame: 2 }), None);
         assert_eq!(table.clear(), 2);
         assert_eq!(table.find(ids(5)), None);
         assert_eq!(table.get(key), None);
-        table.insert(ids(7), None);
+        table.insert(ids(7), None, &Owed::default());
         assert_eq!(table.len(), 1);
     }
 
@@ -229,7 +288,9 @@ mod tests {
     fn slots_are_reused() {
         let mut table = InFlight::default();
         for round in 0..100 {
-            let keys: Vec<_> = (0..20).map(|n| table.insert(ids(round * 20 + n), None)).collect();
+            let keys: Vec<_> = (0..20)
+                .map(|n| table.insert(ids(round * 20 + n), None, &Owed::default()))
+                .collect();
             for key in keys.into_iter().rev() {
                 assert!(table.remove(key));
             }
@@ -238,13 +299,30 @@ mod tests {
     }
 
     #[test]
+    fn what_an_agent_owes_is_the_sum_of_its_connections() {
+        let agent = Owed::default();
+        let [mut one, mut other] = [InFlight::default(), InFlight::default()];
+        let keys: Vec<_> = (0..3).map(|n| one.insert(ids(n), None, &agent)).collect();
+        let _ = other.insert(ids(0), None, &agent);
+        assert_eq!(agent.get(), 4);
+        assert!(one.remove(keys[1]) && !one.remove(keys[1]), "taken off once");
+        assert_eq!(agent.get(), 3);
+        drop(other);
+        assert_eq!(agent.get(), 2);
+        assert_eq!((one.clear(), agent.get()), (2, 0));
+        let _ = one.insert(ids(1), None, &agent);
+        drop(one);
+        assert_eq!(agent.get(), 0);
+    }
+
+    #[test]
     fn keys_from_before_a_trim_are_stale() {
         let mut table = InFlight::default();
-        let old = table.insert(ids(1), None);
+        let old = table.insert(ids(1), None, &Owed::default());
         table.remove(old);
         table.trim();
         assert_eq!(table.capacity(), 0);
-        let new = table.insert(ids(2), None);
+        let new = table.insert(ids(2), None, &Owed::default());
         assert_eq!(new.slot, old.slot);
         assert_eq!(table.get(old), None);
         assert_eq!(table.get(new), Some(ids(2)));

@@ -311,17 +311,30 @@ impl core::fmt::Display for Report {
         let stats = &self.stats;
         write!(
             f,
-            "{} connections, {} health checks; {} requests: {} answered, {} by the fallback, \
-             {} superseded, {} abandoned; {} connections drained, {} cut",
+            "{} connections, {} health checks; {} requests: {} answered, {} by the fallback",
             self.connections,
             self.health_checks,
             stats.notifies,
             stats.answered,
             stats.fallbacks(),
-            stats.superseded,
-            stats.abandoned,
-            self.drained,
-            self.cut,
+        )?;
+        let causes = [
+            (stats.errors, "errors"),
+            (stats.panics, "panics"),
+            (stats.deadlines, "late"),
+            (stats.shed, "shed"),
+            (stats.unanswered, "unanswered"),
+        ];
+        let mut between = " (";
+        for (count, cause) in causes.iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{between}{count} {cause}")?;
+            between = ", ";
+        }
+        let end = if stats.fallbacks() > 0 { ")" } else { "" };
+        write!(
+            f,
+            "{end}, {} superseded, {} abandoned; {} connections drained, {} cut",
+            stats.superseded, stats.abandoned, self.drained, self.cut,
         )
     }
 }
@@ -403,6 +416,20 @@ mod tests {
         report.ended(&Closed { reason: CloseReason::PeerClosed, stats }, false);
         assert_eq!((report.health_checks, report.refused, report.cut), (1, 1, 1));
         assert_eq!((report.connections, report.drained, report.stats.answered), (5, 2, 12));
+    }
+
+    #[test]
+    fn a_report_is_a_line_that_names_the_causes() {
+        let stats =
+            ConnectionStats { notifies: 9, answered: 4, errors: 3, shed: 2, ..Default::default() };
+        let mut report = Report { connections: 1, stats, ..Report::default() };
+        assert_eq!(
+            report.to_string(),
+            "1 connections, 0 health checks; 9 requests: 4 answered, 5 by the fallback (3 errors, 2 \
+             shed), 0 superseded, 0 abandoned; 0 connections drained, 0 cut"
+        );
+        report.stats = ConnectionStats::default();
+        assert!(report.to_string().contains("0 by the fallback, 0 superseded"), "{report}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ stats! {
     notifies,
     /// Answered as the handler wanted.
     answered,
-    /// Answered with the fallback: the handler returned an error.
+    /// Answered with the fallback: the handler returned an error, that an action did not fit included.
     errors,
     /// Answered with the fallback: the handler panicked.
     panics,

@@ -37,16 +37,15 @@ pub enum Failure {
 impl Failure {
     /// What the fallback answer is counted under.
     #[must_use]
-    pub const fn cause(&self) -> Cause {
+    pub fn cause(&self) -> Cause {
         match self {
+            Self::Error(_) if self.is_too_big() => Cause::TooBig,
             Self::Error(_) => Cause::Error,
             Self::Panic(_) => Cause::Panic,
             Self::WrongExchange => Cause::Unanswered,
         }
     }
-}
 
-impl Failure {
     /// What a handler failed with. A router says by its own error that one of its handlers panicked.
     pub(crate) fn of(error: HandlerError) -> Self {
         match error.downcast::<RoutePanicked>() {
@@ -56,7 +55,7 @@ impl Failure {
     }
 
     /// Whether it is that an action did not fit.
-    pub(crate) fn is_too_big(&self) -> bool {
+    fn is_too_big(&self) -> bool {
         let Self::Error(error) = self else { return false };
         matches!(error.get_ref().downcast_ref(), Some(SetError::TooBig { .. }))
     }

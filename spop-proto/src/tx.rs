@@ -24,6 +24,32 @@ pub enum Cause {
     Shed,
     /// The request was dropped without an answer.
     Unanswered,
+    /// The handler returned the error that an action did not fit the ACK.
+    TooBig,
+}
+
+/// Why a fallback answer was sent, as HAProxy is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reason(pub(crate) &'static str);
+
+impl Reason {
+    /// A payload in fragments was refused.
+    const REFUSED: Self = Self("refused");
+    /// There is no longer one.
+    pub(crate) const LONGEST: Self = Self("unanswered");
+}
+
+impl From<Cause> for Reason {
+    fn from(cause: Cause) -> Self {
+        Self(match cause {
+            Cause::Error => "error",
+            Cause::Panic => "panic",
+            Cause::Deadline => "deadline",
+            Cause::Shed => "shed",
+            Cause::Unanswered => "unanswered",
+            Cause::TooBig => "too-big",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -167,7 +193,7 @@ impl Tx {
             frame_id: ids.frame,
         };
         let start = self.begin(header);
-        self.out.extend_from_slice(self.config.encoded_fallback());
+        self.config.encode_fallback(Reason::REFUSED, &mut self.out);
         self.commit(start, now);
     }
 
@@ -224,7 +250,7 @@ impl Tx {
     /// Answers with the fallback. It fits: the configuration bounds it by the smallest frame.
     pub(crate) fn fall_back(&mut self, ids: Ids, cause: Cause, now: Instant) {
         let start = self.begin_ack(ids);
-        self.out.extend_from_slice(self.config.encoded_fallback());
+        self.config.encode_fallback(cause.into(), &mut self.out);
         self.commit(start, now);
         self.count_fallback(cause);
     }
@@ -233,7 +259,7 @@ impl Tx {
     pub(crate) const fn count_fallback(&mut self, cause: Cause) {
         let stats = &mut self.stats;
         *match cause {
-            Cause::Error => &mut stats.errors,
+            Cause::Error | Cause::TooBig => &mut stats.errors,
             Cause::Panic => &mut stats.panics,
             Cause::Deadline => &mut stats.deadlines,
             Cause::Shed => &mut stats.shed,
@@ -256,7 +282,7 @@ impl Tx {
     pub(crate) fn defer(&mut self, ids: Ids, now: Instant) -> Key {
         self.lent = false;
         let deadline = now.checked_add(self.config.current_limits().answer);
-        self.in_flight.insert(ids, deadline)
+        self.in_flight.insert(ids, deadline, self.config.owed())
     }
 
     pub(crate) fn written(&self) -> &[u8] {
@@ -357,7 +383,7 @@ impl Tx {
     #[cold]
     fn pacer_is_full(&self, start: FrameStart) -> bool {
         // The fallback is no larger, and an answer of its size not worth the bother.
-        let small = self.config.encoded_fallback().len().saturating_add(64);
+        let small = self.config.fallback_len().saturating_add(64);
         start.length(&self.out) > small && self.pacer.as_deref().is_some_and(Pacer::is_full)
     }
 

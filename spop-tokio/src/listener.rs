@@ -70,6 +70,9 @@ enum Kind {
     },
 }
 
+/// What a program reads that leaves this to the adapter.
+const HANDED_OVER: &str = "a listener that is handed over has to be taken, and given to `serve`";
+
 impl Bound {
     /// Listens there. A socket file that nobody listens on any more is replaced.
     ///
@@ -79,7 +82,7 @@ impl Bound {
         let bound = match endpoint {
             Endpoint::Tcp(address) => TcpListener::bind(address.as_str()).await.map(Kind::Tcp),
             Endpoint::Unix(path) => bind_unix(path),
-            other => Err(io::Error::new(io::ErrorKind::Unsupported, other.to_string())),
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, HANDED_OVER)),
         };
         bound.map(Self).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {endpoint}: {error}"))

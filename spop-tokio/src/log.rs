@@ -31,8 +31,9 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
         Notice::Failure(failure) => {
             warning!(warnings, Warning::Handler, now, %failure, "no answer: HAProxy got the fallback");
         }
-        Notice::Error(error) => {
-            warning!(warnings, Warning::Protocol, now, %error, status = %error.status(), "refused");
+        Notice::Error { peer, error } => {
+            // The span, which knows the peer, may be too detailed for the log's level.
+            warning!(warnings, Warning::Protocol, now, %peer, %error, status = %error.status(), "refused");
         }
         Notice::Event(Event::Hello(info)) => {
             #[cfg(feature = "tracing")]

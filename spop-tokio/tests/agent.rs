@@ -440,7 +440,7 @@ async fn an_address_that_cannot_be_is_refused_with_its_name() {
     let error = Agent::inline(|_, _| Ok(())).bind("127.0.0.1").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`127.0.0.1` is no endpoint: the port is missing; write HOST:PORT or unix:/PATH"
+        "`127.0.0.1` is no endpoint: the port is missing; write HOST:PORT, unix:/PATH or systemd[:NAME]"
     );
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let _held = TcpListener::bind(taken).await.unwrap();

@@ -108,3 +108,47 @@ async fn a_peer_that_speaks_http_is_told_apart() {
     let lines = log.lines();
     assert!(lines.iter().any(|line| line.contains("an HTTP request")), "{lines:#?}");
 }
+
+/// One line for all of them in ten seconds, at the level a log usually has: what it was and who.
+#[tokio::test(start_paused = true)]
+async fn a_probe_is_one_clear_line() {
+    let probes: [(&[u8], &str); 7] = [
+        (b"GET / HTTP/1.1\r\n\r\n", "an HTTP request"),
+        (&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], "a TLS handshake"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "a PROXY protocol header"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\0", "a PROXY protocol header"),
+        (b"help\r\n", "text"),
+        (b"\xff\xfd\x01\xff", "a length of 4294771199 bytes"),
+        (b"\x81\x02\x03\x04\x05", "a length of 2164392708 bytes"),
+    ];
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
+    let _guard = subscriber.finish().set_default();
+    let agent = Agent::inline(|_, _| Ok(()));
+    let peer = Peer::Tcp("192.0.2.1:4711".parse().unwrap());
+    for (bytes, what) in probes {
+        let before = log.lines().len();
+        for _ in 0..10 {
+            let (mut ours, theirs) = duplex(64 * 1024);
+            let client = async move {
+                ours.write_all(bytes).await.unwrap();
+                let mut said = Vec::new();
+                ours.read_to_end(&mut said).await.unwrap();
+                assert_eq!(said[4], 102, "not a goodbye");
+            };
+            tokio::join!(agent.serve_connection(theirs, peer), client);
+        }
+        let lines = log.lines().split_off(before);
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        for part in ["WARN", what, "peer=192.0.2.1:4711", "suppressed="] {
+            assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+        }
+        tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    }
+    // Nothing is wrong about one that says nothing: it is told at a level for those who look for it.
+    let before = log.lines().len();
+    let (ours, theirs) = duplex(64 * 1024);
+    drop(ours);
+    agent.serve_connection(theirs, peer).await;
+    assert_eq!(log.lines().len(), before);
+}

@@ -19,6 +19,9 @@ const FIRST_FRAME_MAX: u32 = 4096;
 /// Buffers of an idle connection are given back after this time.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a connection that is too old is asked nothing before it leaves without an answer to go with.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// A refused payload whose last fragment did not come: HAProxy has stopped sending it when none came for
 /// this time.
 const FRAGMENTS_END_AFTER: Duration = Duration::from_millis(100);
@@ -58,7 +61,11 @@ pub(super) struct Control {
     /// has stopped in the middle of a refused payload, if no more of it comes.
     pub(super) phase_ends: Option<Instant>,
     frame_ends: Option<Instant>,
-    drain_ends: Option<Instant>,
+    /// End of the drain; before that, when the connection is too old, or is to be looked at once more
+    /// because it is.
+    pub(super) drain_ends: Option<Instant>,
+    /// It is too old, and leaves with the next answers.
+    aged: bool,
     /// HAProxy has stopped in the middle of a refused payload.
     unused: bool,
 }
@@ -137,6 +144,7 @@ impl Core {
                 phase_ends,
                 frame_ends: None,
                 drain_ends: None,
+                aged: false,
                 unused: false,
             },
         }
@@ -158,11 +166,35 @@ impl Core {
     pub(super) fn blocked(&self) -> bool {
         let limits = self.tx.config.current_limits();
         self.tx.unsent() >= limits.output.get()
-            || (limits.overload == Overload::Wait && self.full())
+            || (limits.overload == Overload::Wait && (self.full() || self.waits_for_agent()))
     }
 
     fn full(&self) -> bool {
         self.tx.in_flight.len() >= self.tx.config.current_limits().in_flight.get()
+    }
+
+    /// Only a connection that has something to read waits for its agent: one that is idle would not be
+    /// told when to listen again.
+    fn waits_for_agent(&self) -> bool {
+        self.tx.in_flight.look_again().is_some() && self.tx.config.owes_all_it_may()
+    }
+
+    /// There is input: begins or ends to wait for the agent.
+    #[inline]
+    pub(super) fn look_at_agent(&mut self, now: Instant) {
+        if self.tx.config.current_limits().overload == Overload::Wait {
+            self.wait_for_agent_or_go_on(now);
+        }
+    }
+
+    fn wait_for_agent_or_go_on(&mut self, now: Instant) {
+        let Tx { in_flight, config, .. } = &mut self.tx;
+        if self.control.phase == Phase::Ready && config.owes_all_it_may() {
+            in_flight.wait_for_agent(config.owed(), now);
+        } else if in_flight.look_again().is_some() {
+            in_flight.go_on();
+            self.control.was_blocked = true;
+        }
     }
 
     pub(super) fn frame_limit(&self) -> FrameLimit {
@@ -179,7 +211,7 @@ impl Core {
     /// Whether a connection that has no input may wait.
     #[inline]
     pub(super) fn has_nothing_to_do(&self) -> bool {
-        self.control.phase == Phase::Ready && !self.control.draining
+        self.control.phase == Phase::Ready && !self.control.draining && !self.control.aged
     }
 
     /// All input was looked at; `pending` tells whether a part of a frame is kept.
@@ -207,6 +239,7 @@ impl Core {
             && rx.is_empty()
             && self.reassembly.is_unused()
             && self.tx.in_flight.is_empty()
+            && !self.tx.config.owes_all_it_may()
             && self.tx.unsent() < self.tx.config.current_limits().output.get();
         if !may {
             return None;
@@ -380,7 +413,7 @@ impl Core {
         self.control.ignored = 0;
         self.tx.stats.notifies += 1;
         self.tx.pace_notify(now);
-        if self.full() || self.has_drained_long(now) {
+        if self.full() || self.tx.config.owes_all_it_may() || self.has_drained_long(now) {
             self.tx.fall_back(ids, Cause::Shed, now);
             self.reassembly.release();
             return Ok(Step::Skip);
@@ -482,23 +515,45 @@ impl Core {
     }
 
     fn drained(&self, pending: bool) -> bool {
-        self.control.draining
-            && self.control.phase == Phase::Ready
+        let leaving = self.control.draining || (self.control.aged && self.tx.unsent() > 0);
+        leaving && self.owes_nothing(pending)
+    }
+
+    fn owes_nothing(&self, pending: bool) -> bool {
+        self.control.phase == Phase::Ready
             && !pending
             && self.tx.in_flight.is_empty()
             && self.reassembly.open().is_none()
     }
 
+    /// Too old: leaves with the next answers, or when it is asked nothing for a while. HAProxy goes on
+    /// asking on a connection until it has read the goodbye; right after an answer it is the least
+    /// likely to have done so.
+    fn leave_when_quiet(&mut self, pending: bool, now: Instant) {
+        self.control.aged = true;
+        let quiet = self.tx.active().checked_add(QUIET);
+        let is_quiet = quiet.is_none_or(|quiet| quiet <= now);
+        if is_quiet && self.owes_nothing(pending) && self.tx.unsent() == 0 {
+            self.say_goodbye(now);
+        } else {
+            self.control.drain_ends = if is_quiet { now.checked_add(QUIET) } else { quiet };
+        }
+    }
+
     pub(super) fn leave_if_drained(&mut self, pending: bool, now: Instant) {
         if self.drained(pending) {
-            let (reason, message) = if self.control.unused {
-                (CloseReason::Unused, "a payload was refused")
-            } else {
-                (CloseReason::Drained, "the agent is stopping")
-            };
-            self.ending(reason);
-            self.goodbye(Status::NORMAL, message, now);
+            self.say_goodbye(now);
         }
+    }
+
+    fn say_goodbye(&mut self, now: Instant) {
+        let (reason, message) = match (self.control.unused, self.control.draining) {
+            (true, _) => (CloseReason::Unused, "a payload was refused"),
+            (false, true) => (CloseReason::Drained, "the agent is stopping"),
+            (false, false) => (CloseReason::Aged, "the connection is old"),
+        };
+        self.ending(reason);
+        self.goodbye(Status::NORMAL, message, now);
     }
 
     /// Writes the AGENT-DISCONNECT.
@@ -513,6 +568,10 @@ impl Core {
     }
 
     pub(super) fn enter_closing(&mut self, now: Instant, wait: Duration) {
+        if self.control.phase == Phase::Ready && !self.control.draining {
+            // Until now it was the end of something else.
+            self.control.drain_ends = None;
+        }
         self.reassembly = Reassembly::default();
         self.control.phase = Phase::Closing;
         self.control.phase_ends = now.checked_add(wait);
@@ -585,6 +644,7 @@ impl Core {
             late,
             stall,
             self.tx.release_at(),
+            self.tx.in_flight.look_again(),
         ];
         all.into_iter().flatten().min()
     }
@@ -603,7 +663,12 @@ impl Core {
         self.tx.active().checked_add(TRIM_AFTER.saturating_mul(tries))
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
+    /// `pending` tells whether input is kept that was not handed out.
+    pub(super) fn handle_timeout(
+        &mut self,
+        pending: bool,
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
         self.begin(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let timeout = |waiting| ProtocolError::Timeout { waiting };
@@ -634,6 +699,9 @@ impl Core {
             return Err(error);
         }
         self.answer_late_ones(now);
+        if due(self.tx.in_flight.look_again()) {
+            self.wait_for_agent_or_go_on(now);
+        }
         if due(self.control.frame_ends) || due(self.reassembly.ends()) {
             if core::mem::take(&mut self.control.was_blocked) || self.blocked() {
                 self.restart_frame_clocks(now);
@@ -647,6 +715,8 @@ impl Core {
             self.control.drain_ends = None;
             if self.is_closing() {
                 self.lose_output();
+            } else if !self.control.draining {
+                self.leave_when_quiet(pending, now);
             } else {
                 self.ending(CloseReason::Cut { owed: self.tx.in_flight.len() });
                 self.goodbye(Status::NORMAL, "the agent is stopping", now);
@@ -656,6 +726,9 @@ impl Core {
         }
         if due(self.idle_ends()) {
             self.leave_if_idle(now);
+        }
+        if self.control.aged {
+            self.leave_if_drained(pending, now);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! HAPROXY-HELLO and what the agent says to it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::CloseReason;
 use super::core::{Core, Phase, Step};
@@ -65,6 +65,9 @@ impl Core {
         self.info = Arc::new(info);
         self.control.phase = Phase::Ready;
         self.control.phase_ends = None;
+        let serial = self.tx.serial;
+        let age = self.tx.config.current_limits().max_age;
+        self.control.drain_ends = age.and_then(|age| now.checked_add(with_jitter(age, serial)));
         Ok(Step::Hello)
     }
 
@@ -140,5 +143,32 @@ impl Core {
         let wait = self.tx.config.current_limits().close;
         self.enter_closing(now, wait);
         Step::HealthCheck { healthy }
+    }
+}
+
+/// Up to a quarter more, another for each connection: those that were made at once do not end at once,
+/// nor do neighbours.
+fn with_jitter(age: Duration, serial: u64) -> Duration {
+    // Fibonacci hashing: the upper bits of consecutive numbers are spread evenly.
+    let spread = serial.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+    let part = u32::try_from(spread).unwrap_or_default();
+    age.saturating_add((age / 4096).saturating_mul(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jitter_is_spread_over_a_quarter() {
+        let age = Duration::from_secs(4096);
+        let ends: Vec<_> = (0..64).map(|serial| with_jitter(age, serial).as_secs()).collect();
+        assert!(ends.iter().all(|end| (4096..4096 + 1024).contains(end)), "{ends:?}");
+        // Each eighth of the quarter has about an eighth of them.
+        for eighth in 0..8 {
+            let within = |end: &&u64| (**end - 4096) / 128 == eighth;
+            assert!((6..=10).contains(&ends.iter().filter(within).count()), "{ends:?}");
+        }
+        assert_eq!(with_jitter(Duration::MAX, 3), Duration::MAX);
     }
 }

@@ -104,6 +104,9 @@ pub enum CloseReason {
     },
     /// Nothing happened for the idle timeout.
     Idle,
+    /// It was as old as a connection may get ([`Limits::max_age`](crate::Limits::max_age)); everything
+    /// owed was answered.
+    Aged,
     /// A fragmented payload was refused while HAProxy was still sending it: from then on HAProxy
     /// <= 3.0 counts on the connection and asks nothing on it.
     Unused,
@@ -125,6 +128,7 @@ impl fmt::Display for CloseReason {
             Self::Cut { owed } => write!(f, "cut at the drain deadline with {owed} answers owed"),
             Self::Closed { status } => write!(f, "closed with status {status}"),
             Self::Idle => f.write_str("idle for too long"),
+            Self::Aged => f.write_str("as old as it may get"),
             Self::Unused => f.write_str("not used any more after a payload was refused"),
             Self::ConnectionLimit => f.write_str("too many connections"),
             Self::Protocol(error) => error.fmt(f),
@@ -266,6 +270,9 @@ impl AgentConnection {
                 rx.clear();
                 *input = &[];
                 return Ok(None);
+            }
+            if !input.is_empty() || rx.has_pending() {
+                core.look_at_agent(now);
             }
             if core.blocked() {
                 rx.stash(input);
@@ -426,7 +433,7 @@ impl AgentConnection {
     /// # Errors
     /// When a peer exceeded a time limit. The connection is closing then, as `interest` will say.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ProtocolError> {
-        let result = self.core.handle_timeout(now);
+        let result = self.core.handle_timeout(self.rx.has_pending(), now);
         if self.core.trim_due(self.rx.capacity(), now) {
             self.rx.trim();
             self.core.trim(now);

@@ -5,7 +5,9 @@ mod descriptors;
 mod handlers;
 mod handshake;
 mod limits;
+mod overload;
 mod payload;
+mod probes;
 mod refusals;
 mod sockets;
 mod stop;
@@ -85,6 +87,12 @@ pub(crate) const ALL: &[Behaviour] = &[
     all("peer_says_no_hello", limits::peer_says_no_hello),
     overtaking("too_many_in_flight_are_shed", limits::in_flight_shed),
     overtaking("too_many_in_flight_wait", limits::in_flight_wait),
+    overtaking("too_many_in_flight_of_the_agent_are_shed", overload::shed),
+    overtaking("too_many_in_flight_of_the_agent_wait", overload::wait),
+    overtaking("ended_connections_owe_nothing", overload::and_connections_that_end),
+    all("fallback_says_why", overload::fallback_says_why),
+    all("old_connections_leave", overload::old_connections_leave),
+    all("probes_are_sent_away", probes::are_sent_away),
     all("connection_limit", limits::connections),
     all("out_of_descriptors", descriptors::run_out),
     all("stop_with_idle_connections", stop::with_idle_connections),

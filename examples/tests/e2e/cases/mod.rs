@@ -1,5 +1,6 @@
 //! The cases. Each starts its own HAProxy and its own agent, so all may run at once, in any order.
 
+mod causes;
 mod configuration;
 mod crosstalk;
 mod documentation;
@@ -63,6 +64,7 @@ pub(crate) const ONCE: &[&[Case]] = &[
     crosstalk::CASES,
     wedge::CASES,
     faults::CASES,
+    causes::CASES,
     reload::CASES,
     configuration::WITHOUT_AGENT,
     documentation::CASES,
