@@ -4,10 +4,10 @@
 //! parsers beside know the reason.
 //!
 //! Each function comes twice. With `LONG` it takes any number; without, `None` stands for numbers of
-//! more than one byte as well. Those are rare, and a function that hands them over as a whole to its
+//! more than three bytes as well. Those are rare, and a function that hands them over as a whole to its
 //! `LONG` twin calls nothing, so it has no registers to save.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::value::{self, Value};
 use super::varint;
@@ -15,12 +15,29 @@ use super::varint;
 /// The varint at that place, and the place behind it.
 #[inline(always)]
 pub(super) fn varint<const LONG: bool>(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
-    let first = *bytes.get(at)?;
-    if first < 240 {
-        // `at` lies within the bytes, which are never near the end of the address space.
-        return Some((first.into(), at.wrapping_add(1)));
+    match short(bytes, at) {
+        Some((value, end)) => Some((value.into(), end)),
+        None if LONG => long_varint(bytes, at),
+        None => None,
     }
-    if LONG { long_varint(bytes, at) } else { None }
+}
+
+/// The varint at that place if it has up to three bytes, and the place behind it.
+#[inline(always)]
+fn short(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
+    // `at` lies within the bytes, which are never near the end of the address space; the largest
+    // number of three bytes is 264 431.
+    let first = u32::from(*bytes.get(at)?);
+    if first < 240 {
+        return Some((first, at.wrapping_add(1)));
+    }
+    let second = u32::from(*bytes.get(at.wrapping_add(1))?);
+    let value = first.wrapping_add(second << 4);
+    if second < 128 {
+        return Some((value, at.wrapping_add(2)));
+    }
+    let third = u32::from(*bytes.get(at.wrapping_add(2))?);
+    if third < 128 { Some((value.wrapping_add(third << 11), at.wrapping_add(3))) } else { None }
 }
 
 #[inline(never)]
@@ -45,12 +62,11 @@ fn long_varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
 /// Where the bytes behind the length at that place begin and end.
 #[inline(always)]
 pub(super) fn counted<const LONG: bool>(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
-    let length = *bytes.get(at)?;
-    let begin = at.wrapping_add(1);
-    if length < 240 {
-        return Some((begin, begin.wrapping_add(length.into())));
+    match short(bytes, at) {
+        Some((length, begin)) => Some((begin, begin.wrapping_add(usize::try_from(length).ok()?))),
+        None if LONG => long_counted(bytes, at),
+        None => None,
     }
-    if LONG { long_counted(bytes, at) } else { None }
 }
 
 #[inline(never)]
@@ -117,6 +133,20 @@ pub(super) fn value<const LONG: bool>(bytes: &[u8], at: usize) -> Option<Value<'
             let octets = bytes.get(data..)?.first_chunk::<4>()?;
             Some(Value::Ipv4(Ipv4Addr::from(*octets)))
         }
+        value::IPV6 => {
+            let octets = bytes.get(data..)?.first_chunk::<16>()?;
+            Some(Value::Ipv6(Ipv6Addr::from(*octets)))
+        }
+        value::NULL => Some(Value::Null),
+        value::BINARY => {
+            let (begin, end) = counted::<LONG>(bytes, data)?;
+            Some(Value::Bin(bytes.get(begin..end)?))
+        }
+        // HAProxy sends INT64 only.
+        value::UINT32 if !LONG => short(bytes, data).map(|(bits, _)| Value::Uint32(bits)),
+        value::INT32 if !LONG => {
+            short(bytes, data).map(|(bits, _)| Value::Int32(bits.cast_signed()))
+        }
         _ if LONG => other_value(bytes, at),
         _ => None,
     }
@@ -152,7 +182,7 @@ pub(super) fn same(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }
-    if one.len() > 16 {
+    if one.len() > 8 {
         return one == other;
     }
     one.iter().zip(other).all(|(one, other)| one == other)

@@ -23,8 +23,7 @@ use super::Case;
 pub(super) const CASES: &[Case] = &[
     Case::new("20_requests_on_one_connection", on_one_connection)
         .shown("20 requests at once on one connection"),
-    Case::new("20_requests_without_pipelining", without_pipelining)
-        .shown("20 requests at once without pipelining"),
+    Case::new("20_requests_without_pipelining", without_pipelining),
     Case::new("nodelay_of_spop_tokio", nodelay_of_tokio),
     Case::new("nodelay_of_spop_asyncstd", nodelay_of_asyncstd),
     Case::new("nodelay_of_spop_blocking", nodelay_of_blocking),
