@@ -55,7 +55,11 @@ pub(super) fn wait(bench: &Bench) {
     first.send(&Word::Echo.behind(1));
     first.send(&Word::Echo.behind(2));
     gate.wait_until_came(2);
-    // Others are still let in; they wait as well, as soon as they ask.
+    // Others are still let in; they wait as well, as soon as they ask. (The second answer is owed only
+    // once its handler has given the thread back: a few handshakes later at the latest.)
+    for _ in 0..20 {
+        Client::ready(agent.endpoint(), New).hang_up();
+    }
     let mut idle = Client::ready(agent.endpoint(), New);
     gate.open(3);
     gate.open(4);
