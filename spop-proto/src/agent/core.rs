@@ -413,12 +413,19 @@ impl Core {
         self.control.ignored = 0;
         self.tx.stats.notifies += 1;
         self.tx.pace_notify(now);
-        if self.full() || self.tx.config.owes_all_it_may() || self.has_drained_long(now) {
+        if self.full() || self.agent_sheds() || self.has_drained_long(now) {
             self.tx.fall_back(ids, Cause::Shed, now);
             self.reassembly.release();
             return Ok(Step::Skip);
         }
         Ok(step)
+    }
+
+    /// Where requests wait for the agent, this one was let in; if another thread has taken the last
+    /// place since then, the agent owes one too many, and nobody gets the fallback.
+    fn agent_sheds(&self) -> bool {
+        let config = &self.tx.config;
+        config.current_limits().overload == Overload::Shed && config.owes_all_it_may()
     }
 
     /// HAProxy <= 3.0 asks with the same ids again after its timeout: an answer to the first
