@@ -164,8 +164,8 @@ impl<'a> Rig<'a> {
             Ok(mut ack) => {
                 assert!(waits, "an answer to nothing");
                 match exchange {
-                    Some(exchange) => {
-                        let _ = ack.answer_with(&exchange);
+                    Some(mut exchange) => {
+                        let _ = ack.answer_with(&mut exchange);
                     }
                     None => {
                         echo(&mut ack, number);

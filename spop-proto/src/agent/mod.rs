@@ -28,7 +28,8 @@ pub struct Interest {
     pub read: bool,
     /// Wait until [`transmit`](AgentConnection::transmit) can be written.
     pub write: bool,
-    /// Do not wait: call [`receive`](AgentConnection::receive) now, input or not.
+    /// Do not wait: call [`receive`](AgentConnection::receive) now, with no input: what is kept comes
+    /// first, and more of it would have to be kept as well.
     pub ready: bool,
     /// Wait no longer than this, then call [`handle_timeout`](AgentConnection::handle_timeout).
     pub deadline: Option<Instant>,

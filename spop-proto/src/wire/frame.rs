@@ -170,7 +170,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The same, and does not know what is wrong.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn scan(frame: &'a [u8]) -> Option<Self> {
         let (&[kind, flags @ ..], ids) = frame.split_first_chunk::<5>()?;
         let (stream_id, at) = scan::varint::<true>(ids, 0)?;
