@@ -15,7 +15,7 @@ use spop_proto::{Endpoint, Scope};
 #[command(name = "ip-reputation", version, max_term_width = 100)]
 #[command(after_long_help = AFTER_HELP, after_help = SHORT_AFTER_HELP)]
 pub(crate) struct Args {
-    /// Where HAProxy finds the agent: ADDRESS:PORT, unix:PATH for a Unix socket, or systemd[:NAME].
+    /// Where HAProxy finds the agent: ADDRESS:PORT, unix:PATH for a Unix socket, or `systemd[:NAME]`.
     ///
     /// The last is a socket that systemd has opened (socket activation): the one with
     /// `FileDescriptorName=NAME` in its unit, or the only one. HAProxy's connections wait in it while
