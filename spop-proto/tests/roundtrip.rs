@@ -42,7 +42,7 @@ fn number() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// The largest value of one to nine bytes (protocol.md, section 1).
+/// The largest value of one to nine bytes.
 const LARGEST: [u64; 9] = [
     239,
     2287,

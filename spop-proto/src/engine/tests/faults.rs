@@ -1,4 +1,4 @@
-//! protocol.md, section 14: what an agent may not do after the handshake.
+//! What an agent may not do after the handshake, and what each generation makes of it.
 
 use super::*;
 use crate::ProtocolError;

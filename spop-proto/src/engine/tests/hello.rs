@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A row of protocol.md, section 7: what the agent says, and the HAPROXY-DISCONNECT of each
+/// What the agent says, and the HAPROXY-DISCONNECT of each
 /// engine. 0 is none: the old engine goes on, the new one is silent and resets.
 struct Row {
     agent: &'static str,
