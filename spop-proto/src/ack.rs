@@ -8,7 +8,7 @@ use crate::request::Notify;
 use crate::tasks::Failure;
 use crate::tx::{Cause, Tx};
 use crate::vars::{NameError, Var, check_name};
-use crate::wire::{Action, FrameStart, Scope, Value, encode_set_var, encode_unset_var, varint_len};
+use crate::wire::{Action, FrameHeader, Scope, Value, encode_set_var, encode_unset_var};
 
 /// The answer to a NOTIFY: actions go straight into the connection's output.
 ///
@@ -27,9 +27,6 @@ use crate::wire::{Action, FrameStart, Scope, Value, encode_set_var, encode_unset
 #[must_use = "dropped, an empty answer is sent"]
 pub struct Ack<'a> {
     tx: &'a mut Tx,
-    frame: FrameStart,
-    /// Where the actions begin in the output.
-    actions_at: usize,
     ids: Ids,
     /// The entry in the books if the answer was deferred before.
     key: Option<Key>,
@@ -43,14 +40,13 @@ pub struct Ack<'a> {
 impl<'a> Ack<'a> {
     /// The time of the answer is that of the connection's last activity: whoever makes one has just
     /// set that.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(tx: &'a mut Tx, ids: Ids, key: Option<Key>) -> Self {
         if key.is_none() {
             tx.lend();
         }
-        let frame = tx.begin_ack(ids);
-        let actions_at = tx.buffer().len();
-        Self { tx, frame, actions_at, ids, key, done: false, refused: false, stands: false }
+        tx.begin_ack(ids);
+        Self { tx, ids, key, done: false, refused: false, stands: false }
     }
 
     /// Sets a variable. HAProxy puts the scope and its `var-prefix` in front of the name.
@@ -113,14 +109,14 @@ impl<'a> Ack<'a> {
 
     /// Takes back all actions.
     pub fn clear(&mut self) {
-        let start = self.actions_at;
+        let start = self.actions_at();
         self.tx.buffer().truncate(start);
     }
 
     /// How many bytes of actions there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.tx.written().len() - self.actions_at
+        self.tx.written().len() - self.actions_at()
     }
 
     /// Whether there are no actions.
@@ -192,9 +188,9 @@ impl<'a> Ack<'a> {
 
     /// Sends the fallback answer for what a handler failed with.
     pub fn fail(mut self, failure: &Failure) {
-        if self.stands && !self.tx.is_choked(self.frame) {
+        if self.stands && !self.tx.is_choked() {
             self.done = true;
-            self.tx.commit(self.frame, self.tx.active());
+            self.tx.commit(self.tx.active());
             self.tx.close_entry(self.key);
             self.tx.count_fallback(failure.cause());
             self.tx.stats.too_big += u64::from(self.refused || failure.cause() == Cause::TooBig);
@@ -205,7 +201,7 @@ impl<'a> Ack<'a> {
 
     /// Takes back what was added since [`len`](Self::len) was that.
     pub(crate) fn rewind(&mut self, len: usize) {
-        let end = self.actions_at.saturating_add(len);
+        let end = self.actions_at().saturating_add(len);
         self.tx.buffer().truncate(end);
     }
 
@@ -225,14 +221,14 @@ impl<'a> Ack<'a> {
 
     /// What was added, and whether something was refused.
     pub(crate) fn held(&self) -> (&[u8], bool) {
-        (self.tx.written().get(self.actions_at..).unwrap_or_default(), self.refused)
+        (self.tx.written().get(self.actions_at()..).unwrap_or_default(), self.refused)
     }
 
     /// Moves the actions to `out` and forgets the NOTIFY: this was never its connection.
     pub(crate) fn move_actions(mut self, out: &mut Vec<u8>, refused: &mut bool) {
         self.done = true;
         *refused = self.refused;
-        let start = self.actions_at;
+        let start = self.actions_at();
         out.clear();
         out.extend_from_slice(self.tx.buffer().get(start..).unwrap_or_default());
         self.tx.roll_back();
@@ -246,6 +242,11 @@ impl<'a> Ack<'a> {
             prefix: self.tx.config.prefix_len(),
             connection: self.tx.serial,
         }
+    }
+
+    /// Where the actions begin in the output.
+    const fn actions_at(&self) -> usize {
+        self.tx.actions_at(self.ids)
     }
 
     #[inline(always)]
@@ -273,7 +274,7 @@ impl<'a> Ack<'a> {
 
     #[inline]
     fn keep_if_it_fits(&mut self, before: usize) -> Result<(), SetError> {
-        if self.frame.length(self.tx.buffer()) > self.tx.ack_limit() {
+        if self.tx.frame_length() > self.tx.ack_limit() {
             self.tx.buffer().truncate(before);
             return Err(self.too_big());
         }
@@ -288,11 +289,11 @@ impl<'a> Ack<'a> {
 
     #[inline]
     fn send(&mut self) {
-        if self.tx.is_choked(self.frame) {
+        if self.tx.is_choked() {
             return self.send_fallback(Cause::Shed);
         }
         self.done = true;
-        self.tx.commit(self.frame, self.tx.active());
+        self.tx.commit(self.tx.active());
         self.tx.close_entry(self.key);
         self.tx.stats.answered += 1;
         self.tx.stats.too_big += u64::from(self.refused);
@@ -334,8 +335,8 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     /// Room for actions behind the header of that ACK.
-    pub(crate) fn actions(&self, ids: Ids) -> usize {
-        self.ack_limit.saturating_sub(1 + 4 + varint_len(ids.stream) + varint_len(ids.frame))
+    pub(crate) const fn actions(&self, ids: Ids) -> usize {
+        self.ack_limit.saturating_sub(FrameHeader::ack(ids.stream, ids.frame).encoded_len())
     }
 }
 

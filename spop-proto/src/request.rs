@@ -31,6 +31,7 @@ impl<'a> Notify<'a> {
     }
 
     /// The first message of that name; `None` where HAProxy did not send it.
+    #[inline]
     #[must_use]
     pub fn message(&self, name: &str) -> Option<Message<'a>> {
         self.messages().named(name.as_bytes())
@@ -40,6 +41,7 @@ impl<'a> Notify<'a> {
     ///
     /// # Errors
     /// When there is none; the error says which messages there are.
+    #[inline]
     pub fn require(&self, name: &str) -> Result<Message<'a>, ArgError> {
         self.message(name).ok_or_else(|| ArgError::no_message(name, self.messages()))
     }

@@ -172,15 +172,15 @@ impl Tx {
     // Frames of the connection.
 
     pub(crate) fn hello(&mut self, hello: &AgentHello<'_>, now: Instant) {
-        let start = self.begin(FrameHeader::connection(FrameType::AGENT_HELLO));
+        self.begin(FrameHeader::connection(FrameType::AGENT_HELLO));
         hello.encode(&mut self.out);
-        self.commit(start, now);
+        self.commit(now);
     }
 
     pub(crate) fn disconnect(&mut self, status: Status, message: &str, now: Instant) {
-        let start = self.begin(FrameHeader::connection(FrameType::AGENT_DISCONNECT));
+        self.begin(FrameHeader::connection(FrameType::AGENT_DISCONNECT));
         Disconnect { status, message: message.as_bytes() }.encode(&mut self.out);
-        self.commit(start, now);
+        self.commit(now);
     }
 
     /// Refuses a fragmented payload. HAProxy that is still sending it gives it up; one that has sent
@@ -192,9 +192,9 @@ impl Tx {
             stream_id: ids.stream,
             frame_id: ids.frame,
         };
-        let start = self.begin(header);
+        self.begin(header);
         self.config.encode_fallback(Reason::REFUSED, &mut self.out);
-        self.commit(start, now);
+        self.commit(now);
     }
 
     // Answers.
@@ -238,20 +238,15 @@ impl Tx {
     }
 
     #[inline(always)]
-    pub(crate) fn begin_ack(&mut self, ids: Ids) -> FrameStart {
-        self.begin(FrameHeader {
-            kind: FrameType::ACK,
-            flags: Flags::FIN,
-            stream_id: ids.stream,
-            frame_id: ids.frame,
-        })
+    pub(crate) fn begin_ack(&mut self, ids: Ids) {
+        self.begin(FrameHeader::ack(ids.stream, ids.frame));
     }
 
     /// Answers with the fallback. It fits: the configuration bounds it by the smallest frame.
     pub(crate) fn fall_back(&mut self, ids: Ids, cause: Cause, now: Instant) {
-        let start = self.begin_ack(ids);
+        self.begin_ack(ids);
         self.config.encode_fallback(cause.into(), &mut self.out);
-        self.commit(start, now);
+        self.commit(now);
         self.count_fallback(cause);
     }
 
@@ -294,15 +289,31 @@ impl Tx {
     }
 
     #[inline(always)]
-    fn begin(&mut self, header: FrameHeader) -> FrameStart {
+    fn begin(&mut self, header: FrameHeader) {
         self.out.truncate(self.committed);
-        FrameStart::write(header, &mut self.out)
+        FrameStart::write(header, &mut self.out);
+    }
+
+    /// The frame being written: it begins where the whole ones end.
+    const fn frame(&self) -> FrameStart {
+        FrameStart::at(self.committed)
+    }
+
+    /// What the length field of the frame being written would say if it ended here.
+    #[inline]
+    pub(crate) fn frame_length(&self) -> usize {
+        self.frame().length(&self.out)
+    }
+
+    /// Where the actions of the ACK being written begin.
+    pub(crate) const fn actions_at(&self, ids: Ids) -> usize {
+        self.committed + LENGTH_BYTES + FrameHeader::ack(ids.stream, ids.frame).encoded_len()
     }
 
     #[inline]
-    pub(crate) fn commit(&mut self, start: FrameStart, now: Instant) {
-        start.finish(&mut self.out);
-        let length = start.length(&self.out);
+    pub(crate) fn commit(&mut self, now: Instant) {
+        self.frame().finish(&mut self.out);
+        let length = self.frame_length();
         self.committed = self.out.len();
         if self.is_paced(length) {
             self.pace(now);
@@ -373,18 +384,18 @@ impl Tx {
         }
     }
 
-    /// Whether an answer of that length cannot be sent in time any more: as many are held back as
+    /// Whether the answer being written cannot be sent in time any more: as many are held back as
     /// HAProxy can wait for.
     #[inline]
-    pub(crate) fn is_choked(&self, start: FrameStart) -> bool {
-        self.pacer.is_some() && self.pacer_is_full(start)
+    pub(crate) fn is_choked(&self) -> bool {
+        self.pacer.is_some() && self.pacer_is_full()
     }
 
     #[cold]
-    fn pacer_is_full(&self, start: FrameStart) -> bool {
+    fn pacer_is_full(&self) -> bool {
         // The fallback is no larger, and an answer of its size not worth the bother.
         let small = self.config.fallback_len().saturating_add(64);
-        start.length(&self.out) > small && self.pacer.as_deref().is_some_and(Pacer::is_full)
+        self.frame_length() > small && self.pacer.as_deref().is_some_and(Pacer::is_full)
     }
 
     /// A frame was committed that must not just go out.

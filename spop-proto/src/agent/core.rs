@@ -228,7 +228,7 @@ impl Core {
 
     /// The usual case before all others: a NOTIFY that lies whole in the input, while nothing is kept,
     /// open or in the way. Whatever is not that is left where it is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_whole_notify<'i>(
         &mut self,
         rx: &mut Rx,

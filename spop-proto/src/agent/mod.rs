@@ -239,6 +239,8 @@ impl AgentConnection {
     ///
     /// # Errors
     /// When the peer broke the protocol. The connection is closing then, as `interest` will say.
+    // So that the usual event is never written to memory: it is large.
+    #[inline(always)]
     pub fn receive<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],

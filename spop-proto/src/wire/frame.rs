@@ -8,7 +8,7 @@ use nom::number::complete::{be_u8, be_u32};
 use super::DecodeError;
 use super::fault::{Parsed, run};
 use super::scan;
-use super::varint::{encode_varint, varint};
+use super::varint::{encode_varint, varint, varint_len};
 
 /// The length field in front of each frame; it does not count itself.
 pub(crate) const LENGTH_BYTES: usize = 4;
@@ -128,6 +128,19 @@ impl FrameHeader {
     pub const fn connection(kind: FrameType) -> Self {
         Self { kind, flags: Flags::FIN, stream_id: 0, frame_id: 0 }
     }
+
+    /// The head of an answer.
+    #[inline(always)]
+    pub(crate) const fn ack(stream_id: u64, frame_id: u64) -> Self {
+        Self { kind: FrameType::ACK, flags: Flags::FIN, stream_id, frame_id }
+    }
+
+    /// How many bytes it takes.
+    pub(crate) const fn encoded_len(&self) -> usize {
+        // In front of the ids: the type and the flags.
+        let ids = varint_len(self.stream_id).saturating_add(varint_len(self.frame_id));
+        ids.saturating_add(1 + 4)
+    }
 }
 
 /// A whole frame, borrowed; the four bytes of length are not part of it.
@@ -226,6 +239,11 @@ impl FrameStart {
             encode_varint(header.stream_id, out);
             encode_varint(header.frame_id, out);
         }
+        Self { at }
+    }
+
+    /// The frame that begins at that place.
+    pub(crate) const fn at(at: usize) -> Self {
         Self { at }
     }
 

@@ -69,9 +69,9 @@ impl<'a> Iterator for Messages<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Message<'a>> {
-        let mut at = 0;
-        for _ in 0..core::mem::take(&mut self.skip) {
-            at = scan::after_arg::<true>(self.rest, at)?;
+        let at = scan::after_args(self.rest, core::mem::take(&mut self.skip))?;
+        if at >= self.rest.len() {
+            return None;
         }
         let (begin, end) = scan::counted::<true>(self.rest, at)?;
         let name = self.rest.get(begin..end)?;
@@ -107,9 +107,13 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn arg(&self, name: &str) -> Option<Value<'a>> {
         let Args { rest, left } = self.args;
-        match scan::named::<false>(rest, left, name.as_bytes()) {
-            Some(found) => found,
-            None => any_named(rest, left, name.as_bytes()),
+        let Some(found) = scan::named::<false>(rest, left, name.as_bytes()) else {
+            return any_named(rest, left, name.as_bytes());
+        };
+        let at = found?;
+        match scan::value::<false>(rest, at) {
+            Some((value, _)) => Some(value),
+            None => scan::long_value(rest, at).map(|(value, _)| value),
         }
     }
 
@@ -135,8 +139,11 @@ impl<'a> Iterator for Args<'a> {
         self.left = self.left.checked_sub(1)?;
         let (begin, end) = scan::counted::<true>(self.rest, 0)?;
         let name = self.rest.get(begin..end)?;
-        let value = scan::value::<true>(self.rest, end)?;
-        self.rest = self.rest.get(scan::after_value::<true>(self.rest, end)?..)?;
+        let (value, end) = match scan::value::<false>(self.rest, end) {
+            Some(found) => found,
+            None => scan::long_value(self.rest, end)?,
+        };
+        self.rest = self.rest.get(end..)?;
         Some(Arg { name, value })
     }
 
@@ -173,7 +180,8 @@ fn any_well_formed(payload: &[u8]) -> bool {
 
 #[inline(never)]
 fn any_named<'a>(args: &'a [u8], count: u8, name: &[u8]) -> Option<Value<'a>> {
-    scan::named::<true>(args, count, name)?
+    let at = scan::named::<true>(args, count, name)??;
+    scan::long_value(args, at).map(|(value, _)| value)
 }
 
 /// Where a payload that is not well formed is not, and why.

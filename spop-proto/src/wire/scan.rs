@@ -104,6 +104,24 @@ pub(super) fn after_arg<const LONG: bool>(bytes: &[u8], at: usize) -> Option<usi
     after_value::<LONG>(bytes, value)
 }
 
+/// The place behind that many arguments.
+#[inline]
+pub(super) fn after_args(bytes: &[u8], count: u8) -> Option<usize> {
+    let mut at = 0;
+    for _ in 0..count {
+        match after_arg::<false>(bytes, at) {
+            Some(next) => at = next,
+            None => return after_any_args(bytes, count),
+        }
+    }
+    Some(at)
+}
+
+#[inline(never)]
+fn after_any_args(bytes: &[u8], count: u8) -> Option<usize> {
+    (0..count).try_fold(0, |at, _| after_arg::<true>(bytes, at))
+}
+
 /// The place behind the message at that place, its arguments included.
 #[inline(always)]
 pub(super) fn after_message<const LONG: bool>(bytes: &[u8], at: usize) -> Option<usize> {
@@ -116,74 +134,92 @@ pub(super) fn after_message<const LONG: bool>(bytes: &[u8], at: usize) -> Option
     Some(at)
 }
 
-/// The value at that place.
+/// The value at that place, and the place behind it.
 #[inline(always)]
-pub(super) fn value<const LONG: bool>(bytes: &[u8], at: usize) -> Option<Value<'_>> {
+pub(super) fn value<const LONG: bool>(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
     let tag = *bytes.get(at)?;
     let data = at.wrapping_add(1);
     match tag {
         value::STRING => {
             let (begin, end) = counted::<LONG>(bytes, data)?;
-            Some(Value::Str(bytes.get(begin..end)?))
+            Some((Value::Str(bytes.get(begin..end)?), end))
         }
         value::INT64 => {
-            varint::<LONG>(bytes, data).map(|(bits, _)| Value::Int64(bits.cast_signed()))
+            let (bits, end) = varint::<LONG>(bytes, data)?;
+            Some((Value::Int64(bits.cast_signed()), end))
         }
         value::IPV4 => {
             let octets = bytes.get(data..)?.first_chunk::<4>()?;
-            Some(Value::Ipv4(Ipv4Addr::from(*octets)))
+            Some((Value::Ipv4(Ipv4Addr::from(*octets)), data.wrapping_add(4)))
         }
         value::IPV6 => {
             let octets = bytes.get(data..)?.first_chunk::<16>()?;
-            Some(Value::Ipv6(Ipv6Addr::from(*octets)))
+            Some((Value::Ipv6(Ipv6Addr::from(*octets)), data.wrapping_add(16)))
         }
-        value::NULL => Some(Value::Null),
+        value::NULL => Some((Value::Null, data)),
         value::BINARY => {
             let (begin, end) = counted::<LONG>(bytes, data)?;
-            Some(Value::Bin(bytes.get(begin..end)?))
+            Some((Value::Bin(bytes.get(begin..end)?), end))
         }
         // HAProxy sends INT64 only.
-        value::UINT32 if !LONG => short(bytes, data).map(|(bits, _)| Value::Uint32(bits)),
+        value::UINT32 if !LONG => short(bytes, data).map(|(bits, end)| (Value::Uint32(bits), end)),
         value::INT32 if !LONG => {
-            short(bytes, data).map(|(bits, _)| Value::Int32(bits.cast_signed()))
+            short(bytes, data).map(|(bits, end)| (Value::Int32(bits.cast_signed()), end))
         }
         _ if LONG => other_value(bytes, at),
         _ => None,
     }
 }
 
+/// The same for any value, when the short twin took none.
 #[inline(never)]
-fn other_value(bytes: &[u8], at: usize) -> Option<Value<'_>> {
-    value::value(bytes.get(at..)?).ok().map(|(_, value)| value)
+pub(super) fn long_value(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
+    value::<true>(bytes, at)
 }
 
-/// The value of the first of `count` arguments that has that name. The outer `None` says that there is
-/// something that only the `LONG` twin takes.
+#[inline(never)]
+fn other_value(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
+    let (rest, value) = value::value(bytes.get(at..)?).ok()?;
+    Some((value, bytes.len().wrapping_sub(rest.len())))
+}
+
+/// Where the value of the first of `count` arguments lies that has that name. The outer `None` says that
+/// there is something that only the `LONG` twin takes.
 #[inline(always)]
-pub(super) fn named<'a, const LONG: bool>(
-    bytes: &'a [u8],
+pub(super) fn named<const LONG: bool>(
+    bytes: &[u8],
     count: u8,
     name: &[u8],
-) -> Option<Option<Value<'a>>> {
+) -> Option<Option<usize>> {
     let mut at = 0;
     for _ in 0..count {
         let (begin, end) = counted::<LONG>(bytes, at)?;
         if end.wrapping_sub(begin) == name.len() && same(bytes.get(begin..end)?, name) {
-            return value::<LONG>(bytes, end).map(Some);
+            return Some(Some(end));
         }
         at = after_value::<LONG>(bytes, end)?;
     }
     Some(None)
 }
 
-/// Whether two names are the same. Most have a few bytes, for which a call costs more than it does.
-#[inline]
+/// Whether two names are the same. Most have a few bytes, for which a call costs more than it does:
+/// their first and their last bytes are compared, which may overlap.
+#[inline(always)]
 pub(super) fn same(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }
-    if one.len() > 8 {
-        return one == other;
+    match one.len() {
+        0 => true,
+        1 => one.first() == other.first(),
+        2..4 => ends_are_same::<2>(one, other),
+        4..8 => ends_are_same::<4>(one, other),
+        8..=16 => ends_are_same::<8>(one, other),
+        _ => one == other,
     }
-    one.iter().zip(other).all(|(one, other)| one == other)
+}
+
+#[inline(always)]
+fn ends_are_same<const N: usize>(one: &[u8], other: &[u8]) -> bool {
+    one.first_chunk::<N>() == other.first_chunk() && one.last_chunk::<N>() == other.last_chunk()
 }

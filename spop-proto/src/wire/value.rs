@@ -10,7 +10,7 @@ use nom::number::complete::{be_u32, be_u128};
 
 use super::DecodeError;
 use super::fault::{DecodeErrorKind, Parsed, fault, run};
-use super::varint::{bytes, encode_bytes, encode_varint, varint, varint_len};
+use super::varint::{bytes, encode_bytes, encode_varint, two_bytes, varint, varint_len};
 
 pub(super) const NULL: u8 = 0;
 pub(super) const BOOL: u8 = 1;
@@ -191,10 +191,15 @@ impl<'a> Value<'a> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn encode_integer(kind: u8, bits: u64, out: &mut Vec<u8>) {
-    match u8::try_from(bits) {
-        Ok(small @ 0..240) => out.extend_from_slice(&[kind, small]),
+    let [low, ..] = bits.to_le_bytes();
+    match bits {
+        0..240 => out.extend_from_slice(&[kind, low]),
+        240..2_288 => {
+            let [first, second] = two_bytes(bits);
+            out.extend_from_slice(&[kind, first, second]);
+        }
         _ => {
             out.push(kind);
             encode_varint(bits, out);

@@ -28,10 +28,7 @@ pub fn encode_varint(value: u64, out: &mut Vec<u8>) {
     let [low, ..] = value.to_le_bytes();
     match value {
         0..240 => out.push(low),
-        240..2_288 => {
-            let [high, ..] = (value.wrapping_sub(240) >> 4).to_le_bytes();
-            out.extend_from_slice(&[low | 0xf0, high]);
-        }
+        240..2_288 => out.extend_from_slice(&two_bytes(value)),
         2_288..264_432 => {
             let rest = value.wrapping_sub(240) >> 4;
             let ([middle, ..], [high, ..]) =
@@ -40,6 +37,14 @@ pub fn encode_varint(value: u64, out: &mut Vec<u8>) {
         }
         _ => encode_long(value, out),
     }
+}
+
+/// A value from 240 to 2287.
+#[inline(always)]
+pub(super) const fn two_bytes(value: u64) -> [u8; 2] {
+    let [low, ..] = value.to_le_bytes();
+    let [high, ..] = (value.wrapping_sub(240) >> 4).to_le_bytes();
+    [low | 0xf0, high]
 }
 
 /// How many bytes [`encode_varint`] writes for `value`.
