@@ -1,9 +1,11 @@
-//! One small agent five times over: as [`minimal`] as an agent can be, and on each adapter. What
-//! `bench/run` compares.
+//! One small agent six times over: as [`minimal`] as an agent can be, on each adapter, and on the crate
+//! `spop` (feature `bench`). What the scripts in `bench/` compare.
 //!
 //! Each answers `check-client-ip` with `txn.ip_score`, the last byte of the IPv4 address `ip`.
 
 mod minimal;
+#[cfg(feature = "bench")]
+mod spop_crate;
 
 use std::error::Error;
 use std::io;
@@ -38,6 +40,9 @@ enum Kind {
     AsyncStd,
     /// spop-blocking
     Blocking,
+    /// The crate spop on tokio, on a runtime of one thread
+    #[cfg(feature = "bench")]
+    SpopCrate,
 }
 
 fn main() -> ExitCode {
@@ -47,12 +52,13 @@ fn main() -> ExitCode {
         Kind::Tokio => {
             tokio::runtime::Runtime::new().and_then(|runtime| on_tokio(&runtime, listen))
         }
-        Kind::TokioCurrentThread => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .and_then(|runtime| on_tokio(&runtime, listen)),
+        Kind::TokioCurrentThread => one_thread().and_then(|runtime| on_tokio(&runtime, listen)),
         Kind::AsyncStd => on_async_std(listen),
         Kind::Blocking => on_threads(listen),
+        #[cfg(feature = "bench")]
+        Kind::SpopCrate => {
+            one_thread().and_then(|runtime| runtime.block_on(spop_crate::run(&listen)))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,6 +79,10 @@ fn answer(notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
 /// Tells whoever started this where it listens.
 fn listening(endpoint: &Endpoint) {
     println!("{endpoint}");
+}
+
+fn one_thread() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 fn on_tokio(runtime: &tokio::runtime::Runtime, listen: String) -> io::Result<()> {
