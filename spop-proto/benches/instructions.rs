@@ -171,7 +171,15 @@ const CASES: &[Case] = &[
         answers: 1,
         limit: None,
         only: None,
-        run: reassembly,
+        run: |rounds| reassembly(64 << 10, rounds),
+    },
+    Case {
+        name: "fragments-1m",
+        what: "inline, 64 KiB of a payload of 1 MiB in fragments",
+        answers: 16,
+        limit: None,
+        only: None,
+        run: |rounds| reassembly(1 << 20, rounds),
     },
 ];
 
@@ -256,10 +264,11 @@ fn split(rounds: u64) {
     }
 }
 
-fn reassembly(rounds: u64) {
+fn reassembly(bytes: usize, rounds: u64) {
     let now = Instant::now();
+    // The default limit is 1 MiB, and takes the largest of them.
     let mut conn = connection(AgentConfig::new(), OLD, now);
-    let input = fragments(&sized(64 << 10));
+    let input = fragments(&sized(bytes));
     for _ in 0..rounds {
         assert_ne!(round(&mut conn, black_box(&input), now, answer), 0);
     }
@@ -312,6 +321,11 @@ fn gate(record: bool) -> ExitCode {
     println!("pacing of small answers: {pacing} instructions, limit {PACING}");
     if pacing > PACING {
         failures.push(format!("pacing of small answers takes {pacing} instructions"));
+    }
+    let linear = of("fragments").abs_diff(of("fragments-1m")) * 1000 / of("fragments");
+    println!("64 KiB of a large payload and a small one differ by {linear} ‰, limit {TOLERANCE}");
+    if linear > TOLERANCE {
+        failures.push(format!("reassembly is not linear: {linear} ‰"));
     }
     if failures.is_empty() {
         return ExitCode::SUCCESS;
