@@ -7,6 +7,11 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use spop_proto::{Endpoint, Scope};
 
+use crate::command_line;
+
+/// What a wrong command line ends with.
+const USAGE: i32 = 2;
+
 /// Tell HAProxy the reputation of its clients: an SPOE agent.
 ///
 /// Every message with an argument `ip` (IPv4 or IPv6) is answered with the variable `ip_score`, an
@@ -85,7 +90,8 @@ pub(crate) struct Args {
 impl Args {
     /// The command line of this process, which ends here if that is not right.
     pub(crate) fn from_command_line() -> Self {
-        Self::parse().fitting().unwrap_or_else(|error| error.exit())
+        let args: Self = command_line::parse(USAGE);
+        args.fitting().unwrap_or_else(|error| error.exit())
     }
 
     /// What clap cannot say in attributes.

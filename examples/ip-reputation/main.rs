@@ -6,6 +6,8 @@
 //! declares.
 
 mod args;
+#[path = "../shared/command_line.rs"]
+mod command_line;
 mod configuration;
 mod demo;
 mod handed_over;

@@ -11,6 +11,8 @@
 
 mod agents;
 mod clients;
+#[path = "../shared/command_line.rs"]
+mod command_line;
 #[path = "../tests/haproxy.rs"]
 mod haproxy;
 mod kind;
@@ -56,8 +58,11 @@ struct Args {
     clients: u32,
 }
 
+/// What a wrong command line ends with.
+const USAGE: i32 = 2;
+
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&command_line::parse(USAGE)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

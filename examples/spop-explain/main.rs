@@ -3,6 +3,8 @@
 //! - `line`: log lines of both engines
 //! - `meaning`: what a number says, why, and where to look next
 
+#[path = "../shared/command_line.rs"]
+mod command_line;
 mod line;
 mod meaning;
 
@@ -42,8 +44,11 @@ Examples:
 
 Exit status: 0, or 2 for what is no such line or value.";
 
+/// What a wrong command line ends with.
+const USAGE: i32 = 2;
+
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&command_line::parse(USAGE)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::command_line;
 use crate::model::Version;
+
+/// What a wrong command line ends with.
+const USAGE: i32 = 2;
 
 /// Find what HAProxy accepts and what does not work all the same, in the configuration of SPOE agents.
 ///
@@ -45,7 +49,7 @@ pub(crate) struct Args {
 impl Args {
     /// The command line of this process, which ends here with status 2 if that is not right.
     pub(crate) fn from_command_line() -> Self {
-        Self::parse()
+        command_line::parse(USAGE)
     }
 
     /// How to tell it.

@@ -7,6 +7,8 @@
 //! - `report`: the ways to print that
 
 mod args;
+#[path = "../shared/command_line.rs"]
+mod command_line;
 mod expression;
 mod grammar;
 mod model;

@@ -3,8 +3,10 @@
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use spop_proto::Endpoint;
+
+use crate::generation::Generation;
 
 /// Load an SPOE agent as HAProxy would, and check every answer.
 ///
@@ -99,15 +101,6 @@ impl Args {
         let timed = self.count.is_none() || self.duration.is_some();
         timed.then(|| start + self.warm_up + self.time())
     }
-}
-
-/// A generation of HAProxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Generation {
-    /// HAProxy up to 3.0: fragments, and stream-ids of the whole process
-    Old,
-    /// HAProxy from 3.1 on
-    New,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -8,11 +8,9 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use spop_proto::wire::{Action, Actions, Value};
-use spop_proto::{
-    Dialect, Endpoint, EngineConfig, EngineConnection, EngineEvent, NotifyError, NotifyId,
-};
+use spop_proto::{Endpoint, EngineConfig, EngineConnection, EngineEvent, NotifyError, NotifyId};
 
-use crate::args::{Args, Generation};
+use crate::args::Args;
 use crate::payload::Template;
 use crate::worker::Tally;
 
@@ -48,11 +46,7 @@ impl Connection {
         registry: &Registry,
         token: Token,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let dialect = match args.dialect {
-            Generation::Old => Dialect::Old,
-            Generation::New => Dialect::New,
-        };
-        let config = EngineConfig::new(dialect)
+        let config = EngineConfig::new(args.dialect.into())
             .max_frame_size(args.max_frame_size)?
             .window(args.in_flight)
             .first_stream_id(streams)

@@ -4,7 +4,11 @@
 //! connection and its checks, [`worker`] a thread of them, [`report`] what is said at the end.
 
 mod args;
+#[path = "../shared/command_line.rs"]
+mod command_line;
 mod connection;
+#[path = "../shared/generation.rs"]
+mod generation;
 mod payload;
 mod report;
 mod worker;
@@ -16,7 +20,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Args;
@@ -26,6 +29,9 @@ use crate::worker::{Tally, Worker};
 
 /// How often the progress is shown, and the end looked for.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// What a wrong command line ends with.
+const USAGE: i32 = 2;
 
 /// What the threads share.
 #[derive(Debug, Default)]
@@ -41,7 +47,7 @@ struct Shared {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = command_line::parse(USAGE);
     match run(args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

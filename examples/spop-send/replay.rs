@@ -1,0 +1,250 @@
+//! The NOTIFYs of a capture, sent to two agents.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use spop_proto::{Dialect, Endpoint, NotifyId, Outcome};
+
+use crate::Done;
+use crate::answer::Answer;
+use crate::args::Args;
+use crate::ask::{Unanswered, ask, describe};
+use crate::capture::{Capture, Captured};
+use crate::link::{Failure, Link};
+
+/// Exit status of answers that differ.
+const DIFFERENT: u8 = 8;
+
+/// What came of a question.
+type Asked = Result<Answer, Unanswered>;
+
+/// One of the agents.
+struct Side<'a> {
+    agent: &'a Endpoint,
+    link: Option<Link>,
+    /// The last event of each stream of the capture.
+    streams: HashMap<u64, (NotifyId, Outcome)>,
+    /// How many were asked.
+    asked: u64,
+}
+
+struct Difference {
+    /// Which NOTIFY, from 1.
+    number: usize,
+    stream_id: u64,
+    frame_id: u64,
+    messages: String,
+    answers: [Asked; 2],
+}
+
+#[derive(Default)]
+struct Comparison {
+    alike: usize,
+    unanswered: usize,
+    /// Exit status of the first that neither answered.
+    unanswered_exit: u8,
+    differences: Vec<Difference>,
+}
+
+pub(crate) fn replay(
+    args: &Args,
+    file: &Path,
+    against: &Endpoint,
+    and: &Endpoint,
+) -> Result<Done, String> {
+    let shown = file.display();
+    let bytes = fs::read(file).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let capture = Capture::read(&bytes).map_err(|reason| format!("{shown}: {reason}"))?;
+    if capture.notifies.is_empty() {
+        return Err(format!("{shown}: no NOTIFY in it"));
+    }
+    if capture.cut > 0 {
+        anstream::eprintln!(
+            "spop-send: {shown}: the last {} bytes are not a whole frame, and are left out",
+            capture.cut
+        );
+    }
+    // Refused before anything is sent.
+    args.engine(captured(&capture)).map_err(|error| error.to_string())?;
+    let mut sides = [Side::new(against), Side::new(and)];
+    let mut comparison = Comparison::default();
+    let mut failed = None;
+    for (index, notify) in capture.notifies.iter().enumerate() {
+        let mut results = Vec::new();
+        for side in &mut sides {
+            match side.ask(args, &capture, notify) {
+                Ok(result) => results.push(result),
+                Err(failure) => {
+                    failed = Some((side.agent, failure));
+                    break;
+                }
+            }
+        }
+        let Ok(answers) = <[Asked; 2]>::try_from(results) else { break };
+        comparison.add(index + 1, notify, answers);
+    }
+    for side in sides {
+        if let Some(link) = side.link {
+            link.leave();
+        }
+    }
+    let mut done = comparison.done(args, &capture, against, and);
+    if let Some((agent, failure)) = failed {
+        done.exit = failure.exit();
+        done.error = Some(format!("{agent}: {failure}"));
+    }
+    if let Value::Object(json) = &mut done.json {
+        json.insert("exit".to_owned(), done.exit.into());
+        json.insert("error".to_owned(), done.error.clone().into());
+        json.insert("capture".to_owned(), shown.to_string().into());
+    }
+    Ok(done)
+}
+
+fn captured(capture: &Capture) -> Option<(Dialect, u32)> {
+    Some((capture.dialect, capture.max_frame_size))
+}
+
+impl<'a> Side<'a> {
+    fn new(agent: &'a Endpoint) -> Self {
+        Self { agent, link: None, streams: HashMap::new(), asked: 0 }
+    }
+
+    /// Asks as HAProxy did: the events of a stream one after the other, on a new connection if the
+    /// last one ended.
+    fn ask(&mut self, args: &Args, capture: &Capture, notify: &Captured) -> Result<Asked, Failure> {
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => {
+                let config = args
+                    .engine(captured(capture))
+                    .map_err(|error| Failure::Wrong(error.to_string()))?
+                    .first_stream_id(self.asked);
+                Link::open(self.agent, config, args.timeout)?.0
+            }
+        };
+        let previous = match notify.frame_id {
+            ..=1 => None,
+            _ => self.streams.get(&notify.stream_id).copied(),
+        };
+        let (id, result) = ask(&mut link, previous, &notify.payload, args.timeout);
+        self.asked += 1;
+        if let Some(id) = id {
+            let outcome = if result.is_ok() { Outcome::Acked } else { Outcome::Failed };
+            self.streams.insert(notify.stream_id, (id, outcome));
+        }
+        if link.engine.close_reason().is_none() {
+            self.link = Some(link);
+        } else {
+            link.leave();
+        }
+        Ok(result)
+    }
+}
+
+impl Comparison {
+    fn add(&mut self, number: usize, notify: &Captured, answers: [Asked; 2]) {
+        let same = match &answers {
+            [Ok(one), Ok(other)] => one.effect() == other.effect(),
+            [Err(unanswered), Err(_)] => {
+                self.unanswered += 1;
+                if self.unanswered == 1 {
+                    self.unanswered_exit = unanswered.exit();
+                }
+                return;
+            }
+            _ => false,
+        };
+        if same {
+            self.alike += 1;
+            return;
+        }
+        self.differences.push(Difference {
+            number,
+            stream_id: notify.stream_id,
+            frame_id: notify.frame_id,
+            messages: describe(&notify.payload),
+            answers,
+        });
+    }
+
+    fn done(&self, args: &Args, capture: &Capture, against: &Endpoint, and: &Endpoint) -> Done {
+        let prefix = args.prefix.as_deref();
+        let mut text = String::new();
+        if !self.differences.is_empty() {
+            text = format!("--- {against}\n+++ {and}\n");
+        }
+        for difference in &self.differences {
+            difference.write(prefix, &mut text);
+        }
+        let (notifies, different) = (capture.notifies.len(), self.differences.len());
+        let noun = if notifies == 1 { "NOTIFY" } else { "NOTIFYs" };
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "{notifies} {noun}: {} answered alike, {different} differently, {} by neither",
+            self.alike, self.unanswered
+        );
+        let exit = match (different, self.unanswered) {
+            (1.., _) => DIFFERENT,
+            (0, _) => self.unanswered_exit,
+        };
+        let json = json!({
+            "against": against.to_string(),
+            "and": and.to_string(),
+            "notifies": notifies,
+            "alike": self.alike,
+            "different": different,
+            "unanswered": self.unanswered,
+            "cut_bytes": capture.cut,
+            "differences": self.differences.iter().map(|one| one.json(prefix)).collect::<Vec<_>>(),
+        });
+        Done { exit, text, error: None, json }
+    }
+}
+
+impl Difference {
+    /// As a diff: what only the first agent did, what only the second, and what both.
+    fn write(&self, prefix: Option<&str>, text: &mut String) {
+        let Self { number, stream_id, frame_id, messages, answers } = self;
+        // Writing to a String does not fail.
+        let _ =
+            writeln!(text, "@@ NOTIFY {number}, stream {stream_id}, frame {frame_id}: {messages}");
+        let [ours, theirs] = answers.each_ref().map(|answer| lines(answer, prefix));
+        // The same actions in another order.
+        let reordered = ours.len() == theirs.len() && ours.iter().all(|line| theirs.contains(line));
+        for line in &ours {
+            let both = !reordered && theirs.contains(line);
+            let _ = writeln!(text, "{}{line}", if both { ' ' } else { '-' });
+        }
+        for line in theirs.iter().filter(|line| reordered || !ours.contains(line)) {
+            let _ = writeln!(text, "+{line}");
+        }
+    }
+
+    fn json(&self, prefix: Option<&str>) -> Value {
+        let [against, and] = self.answers.each_ref().map(|answer| match answer {
+            Ok(answer) => json!({"actions": answer.json(prefix)}),
+            Err(unanswered) => json!({"error": unanswered.to_string(), "exit": unanswered.exit()}),
+        });
+        json!({
+            "notify": self.number,
+            "stream_id": self.stream_id,
+            "frame_id": self.frame_id,
+            "messages": self.messages,
+            "against": against,
+            "and": and,
+        })
+    }
+}
+
+fn lines(answer: &Asked, prefix: Option<&str>) -> Vec<String> {
+    match answer {
+        Ok(answer) if answer.is_empty() => vec!["# no actions".to_owned()],
+        Ok(answer) => answer.lines(prefix).collect(),
+        Err(unanswered) => vec![format!("# {unanswered}")],
+    }
+}
