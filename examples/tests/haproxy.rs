@@ -821,7 +821,25 @@ impl Client {
     /// says that HAProxy closed the connection without a byte of an answer: a client may then ask
     /// again on a new one (RFC 9112, section 9.3.1).
     pub fn send(&mut self, request: &Request) -> io::Result<Response> {
-        let sent = self.0.get_mut().write_all(&request.to_bytes());
+        self.finish(&request.to_bytes())
+    }
+
+    /// The same with a body that comes later than the headers: once `until` has returned, which is
+    /// called when these are sent.
+    pub fn send_body_later(
+        &mut self,
+        request: &Request,
+        until: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Response> {
+        let headers = Request { body: Vec::new(), ..request.clone() };
+        self.0.get_mut().write_all(&headers.to_bytes())?;
+        until()?;
+        self.finish(&request.body)
+    }
+
+    /// Sends the end of a request and reads its answer.
+    fn finish(&mut self, bytes: &[u8]) -> io::Result<Response> {
+        let sent = self.0.get_mut().write_all(bytes);
         let begun = sent.and_then(|()| self.0.fill_buf().map(|begin| !begin.is_empty()));
         if begun.as_ref().map_or_else(is_close, |begun| !begun) {
             let text = "HAProxy closed the connection and did not answer";

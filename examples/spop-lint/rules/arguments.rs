@@ -234,7 +234,7 @@ pub(super) fn body_without_size(model: &Model, findings: &mut Findings) {
                     &body.place,
                     what,
                     effect,
-                    "also size=req.body_size, and compare in the agent",
+                    "also length=req.hdr_val(content-length), and compare in the agent; refuse requests with a body and without that header",
                 );
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Debug, Display};
 use std::fs;
+use std::mem;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
@@ -21,14 +22,24 @@ pub(crate) struct Bench {
     directory: Directory,
     logs: Mutex<Vec<(String, Log)>>,
     verdict: Mutex<Verdict>,
+    cells: Mutex<Vec<(&'static str, String)>>,
+}
+
+/// What a case that passed found out.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// For the compatibility table.
+    pub(crate) verdict: Verdict,
+    /// For the table of the page about bodies: row and text.
+    pub(crate) cells: Vec<(&'static str, String)>,
 }
 
 impl Bench {
     /// Runs a case; an error is the whole message, logs included.
-    pub(crate) fn run(program: Program, runtime: Runtime, run: Run) -> Result<Verdict, String> {
+    pub(crate) fn run(program: Program, runtime: Runtime, run: Run) -> Result<Found, String> {
         let directory = Directory::new().map_err(|error| error.to_string())?;
-        let (logs, verdict) = (Mutex::default(), Mutex::default());
-        let bench = Self { program, runtime, directory, logs, verdict };
+        let (logs, verdict, cells) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let bench = Self { program, runtime, directory, logs, verdict, cells };
         let outcome = run(&bench).map_err(|failure| {
             let mut message = failure.to_string();
             for (name, log) in &*lock(&bench.logs) {
@@ -41,7 +52,10 @@ impl Bench {
             }
             message
         });
-        outcome.map(|()| lock(&bench.verdict).clone())
+        outcome.map(|()| Found {
+            verdict: lock(&bench.verdict).clone(),
+            cells: mem::take(&mut *lock(&bench.cells)),
+        })
     }
 
     /// For the compatibility table: the case holds in another way than its name says. A few words
@@ -54,6 +68,11 @@ impl Bench {
     /// go on after "not supported: "; that it fails as it should is what the case checks.
     pub(crate) fn not_supported(&self, why: &'static str) {
         *lock(&self.verdict) = Verdict::NotSupported(why);
+    }
+
+    /// For the table of the page about bodies.
+    pub(crate) fn cell(&self, row: &'static str, text: String) {
+        lock(&self.cells).push((row, text));
     }
 
     /// True with HAProxy 3.1 and later.
@@ -106,7 +125,8 @@ impl Bench {
         self.directory.path().join(name)
     }
 
-    fn keep(&self, name: &str, log: &Log) {
+    /// A failure shows the last lines of that log, too.
+    pub(crate) fn keep(&self, name: &str, log: &Log) {
         let mut logs = lock(&self.logs);
         let number = logs.len() + 1;
         logs.push((format!("{name} (started as number {number})"), log.clone()));
@@ -170,4 +190,13 @@ pub(crate) fn equal<A: Debug + PartialEq<B>, B: Debug>(
 #[track_caller]
 pub(crate) fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
     if condition { Ok(()) } else { Err(Failure::new(otherwise())) }
+}
+
+/// Changes a configuration that others wrote: `old` must stand in it once, or the case would test
+/// something else than it says.
+#[track_caller]
+pub(crate) fn replace(text: &mut String, old: &str, new: &str) -> Result<(), Failure> {
+    equal(&format!("occurrences of {old:?}"), text.matches(old).count(), 1)?;
+    *text = text.replace(old, new);
+    Ok(())
 }

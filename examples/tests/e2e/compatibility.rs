@@ -1,4 +1,4 @@
-//! The compatibility table: what the cases found out about each HAProxy, as README shows it.
+//! Tables of documents: what the cases found out about each HAProxy, as README and pages show it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,7 +20,8 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    fn text(&self) -> String {
+    /// As the compatibility table has it.
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::Ok => "ok".to_owned(),
             Self::OkBecause(how) => format!("ok: {how}"),
@@ -37,7 +38,7 @@ pub(crate) struct Findings(Arc<Mutex<Vec<Finding>>>);
 struct Finding {
     series: String,
     row: &'static str,
-    verdict: Verdict,
+    text: String,
 }
 
 /// The table is about series, such as 3.2: what a distribution's update changes is not in it.
@@ -47,9 +48,14 @@ fn series(version: &Version) -> String {
 
 impl Findings {
     /// Keeps what a case found.
-    pub(crate) fn add(&self, version: &Version, row: &'static str, verdict: Verdict) {
-        let finding = Finding { series: series(version), row, verdict };
+    pub(crate) fn add(&self, version: &Version, row: &'static str, text: String) {
+        let finding = Finding { series: series(version), row, text };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+    }
+
+    /// Whether no case had anything to say.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// The table with these rows, and a column for each HAProxy that ran.
@@ -63,7 +69,7 @@ impl Findings {
         columns.dedup();
         let cell = |row, column: &String| {
             let cases = findings.iter().filter(|found| found.row == row && found.series == *column);
-            let mut texts: Vec<_> = cases.map(|found| found.verdict.text()).collect();
+            let mut texts: Vec<_> = cases.map(|found| found.text.clone()).collect();
             // Of several cases the one that has something to say; the same for every runtime.
             texts.sort();
             texts.dedup();
@@ -87,12 +93,28 @@ struct Table {
     rows: Vec<(String, Vec<String>)>,
 }
 
-const BEGIN: &str = "<!-- compatibility: written by the end-to-end tests -->\n";
-const END: &str = "<!-- end of compatibility -->\n";
+/// A document with a table that a run writes.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// Below the project's directory.
+    path: &'static str,
+    /// In the comments around the table, and of the file below `target/`.
+    name: &'static str,
+    /// What the rows are.
+    heading: &'static str,
+}
+
+/// README: a row for each property.
+pub(crate) const README: Document =
+    Document { path: "README.md", name: "compatibility", heading: "with HAProxy" };
+
+/// The page about bodies: a row for each configuration.
+pub(crate) const BODIES: Document =
+    Document { path: "examples/bodies.md", name: "bodies", heading: "with HAProxy" };
 
 impl Table {
-    fn markdown(&self) -> String {
-        let mut text = "| with HAProxy".to_owned();
+    fn markdown(&self, heading: &str) -> String {
+        let mut text = format!("| {heading}");
         for column in &self.columns {
             let _ = write!(text, " | {column}");
         }
@@ -143,32 +165,36 @@ impl Table {
     }
 }
 
-/// Writes the table of a whole run below `target/`, and compares it with README's in the columns
-/// that both have: a HAProxy that README does not know, or that was not here, is no difference.
+/// Writes the table below `target/`, and compares it with that of the document in the columns that both
+/// have: a HAProxy that the document does not know, or that was not here, is no difference.
 pub(crate) fn publish(
+    document: &Document,
     findings: &Findings,
     rows: &[&'static str],
     project: &Path,
 ) -> io::Result<()> {
+    let Document { path, name, heading } = document;
     let ran = findings.table(rows);
-    let written = project.join("target/compatibility.md");
+    let written = project.join(format!("target/{name}.md"));
     fs::create_dir_all(project.join("target"))?;
-    fs::write(&written, ran.markdown())?;
-    println!("compatibility table of HAProxy {}: {}", ran.columns.join(", "), written.display());
+    fs::write(&written, ran.markdown(heading))?;
+    println!("{name} table of HAProxy {}: {}", ran.columns.join(", "), written.display());
 
-    let readme = fs::read_to_string(project.join("README.md"))?;
-    let shown = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    let page = fs::read_to_string(project.join(path))?;
+    let begin = format!("<!-- {name}: written by the end-to-end tests -->\n");
+    let end = format!("<!-- end of {name} -->\n");
+    let shown = page.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end));
     let shown = shown.and_then(|(table, _)| Table::parse(table.trim()));
-    let shown = shown.ok_or_else(|| io::Error::other("README.md has no compatibility table"))?;
+    let shown = shown.ok_or_else(|| io::Error::other(format!("{path} has no {name} table")))?;
     for column in &ran.columns {
         if !shown.columns.contains(column) {
-            println!("note: README's table says nothing of HAProxy {column}");
+            println!("note: the table in {path} says nothing of HAProxy {column}");
         }
     }
     match ran.difference(&shown) {
         None => Ok(()),
         Some(what) => Err(io::Error::other(format!(
-            "README's compatibility table is not that of this run ({what}); the right one is in {}",
+            "the {name} table in {path} is not that of this run ({what}); the right one is in {}",
             written.display()
         ))),
     }

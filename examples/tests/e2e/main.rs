@@ -19,10 +19,10 @@
 //! - `site`: the configuration most cases share, and clients for it
 //! - `load`: clients that do not stop while something happens to the agent
 //! - `cases`: the cases themselves
-//! - `compatibility`: the table in README, written from what the cases found
+//! - `compatibility`: the tables in README and `bodies.md`, written from what the cases found
 //!
-//! A whole run that passed writes that table to `target/compatibility.md`, and fails where README's is
-//! another one.
+//! A whole run that passed writes README's table to `target/compatibility.md`, and fails where README's is
+//! another one; a run with the case `bodies_that_reach_an_agent` does so with `target/bodies.md`.
 
 mod agent;
 mod bench;
@@ -45,8 +45,8 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::agent::Runtime;
 use crate::bench::Bench;
-use crate::cases::{Case, FOR_EACH_RUNTIME, ONCE};
-use crate::compatibility::Findings;
+use crate::cases::{Case, FOR_EACH_RUNTIME, ONCE, rows_of_bodies};
+use crate::compatibility::{BODIES, Findings, README};
 use crate::haproxy::{Program, Unpack};
 
 fn main() -> ExitCode {
@@ -66,14 +66,14 @@ fn main() -> ExitCode {
         Err(error) => (Vec::new(), Some(error)),
     };
 
-    let findings = Findings::default();
+    let (findings, cells) = (Findings::default(), Findings::default());
     let mut trials = Vec::new();
     for (name, runtime, case) in runs() {
         if let Some(error) = &error {
             trials.push(absent(error, &name));
         }
         for program in &programs {
-            trials.push(trial(program.clone(), &name, runtime, case, &findings));
+            trials.push(trial(program.clone(), &name, runtime, case, [&findings, &cells]));
         }
     }
     let whole = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
@@ -82,10 +82,18 @@ fn main() -> ExitCode {
         let mut rows: Vec<_> = runs().filter_map(|(_, _, case)| case.row).collect();
         let mut seen = HashSet::new();
         rows.retain(|row| seen.insert(*row));
-        if let Err(error) = compatibility::publish(&findings, &rows, project) {
+        if let Err(error) = compatibility::publish(&README, &findings, &rows, project) {
             eprintln!("error: {error}");
             return ExitCode::FAILURE;
         }
+    }
+    // One case finds out all of it.
+    if !cells.is_empty()
+        && !conclusion.has_failed()
+        && let Err(error) = compatibility::publish(&BODIES, &cells, &rows_of_bodies(), project)
+    {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
     }
     conclusion.exit_code()
 }
@@ -100,14 +108,23 @@ fn runs() -> impl Iterator<Item = (String, Runtime, Case)> {
     with_agent.chain(once.map(|case| (case.name.to_owned(), Runtime::Tokio, *case)))
 }
 
-fn trial(program: Program, name: &str, runtime: Runtime, case: Case, findings: &Findings) -> Trial {
+fn trial(
+    program: Program,
+    name: &str,
+    runtime: Runtime,
+    case: Case,
+    findings: [&Findings; 2],
+) -> Trial {
     let name = format!("{}::{name}", program.version);
-    let findings = findings.clone();
+    let [findings, of_bodies] = findings.map(Findings::clone);
     Trial::test(name, move || {
         let version = program.version.clone();
-        let verdict = Bench::run(program, runtime, case.run)?;
+        let found = Bench::run(program, runtime, case.run)?;
         if let Some(row) = case.row {
-            findings.add(&version, row, verdict);
+            findings.add(&version, row, found.verdict.text());
+        }
+        for (row, text) in found.cells {
+            of_bodies.add(&version, row, text);
         }
         Ok(())
     })

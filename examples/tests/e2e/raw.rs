@@ -7,7 +7,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use crate::haproxy::{DEADLINE, wait_until};
 
@@ -309,6 +311,16 @@ impl Wire {
             let _ = stream.shutdown(Shutdown::Both);
         }
         self.0.changed.notify_all();
+    }
+
+    /// Resets a connection. Always an error: the script has to end with it, because its thread still
+    /// holds the socket.
+    pub(crate) fn reset(&self, connection: usize) -> io::Result<()> {
+        if let Some(stream) = self.lock().open.remove(&connection) {
+            // Closed by whoever drops it last, with a reset and not in the ordinary way.
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        }
+        Err(io::ErrorKind::ConnectionReset.into())
     }
 
     /// Looks at what was seen so far.

@@ -1,11 +1,13 @@
 //! The cases. Each starts its own HAProxy and its own agent, so all may run at once, in any order.
 
+mod bodies;
 mod causes;
 mod configuration;
 mod crosstalk;
 mod documentation;
 mod events;
 mod explain;
+mod fail_closed;
 mod faults;
 mod fragments;
 mod frame_size;
@@ -21,6 +23,8 @@ mod variables;
 mod wedge;
 
 use crate::bench::{Bench, Failure};
+
+pub(crate) use bodies::rows as rows_of_bodies;
 
 /// What a case does.
 pub(crate) type Run = fn(&Bench) -> Result<(), Failure>;
@@ -64,6 +68,8 @@ pub(crate) const ONCE: &[&[Case]] = &[
     crosstalk::CASES,
     wedge::CASES,
     faults::CASES,
+    fail_closed::CASES,
+    bodies::CASES,
     causes::CASES,
     reload::CASES,
     configuration::WITHOUT_AGENT,
