@@ -74,6 +74,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "VERSION", default_value = "2.6", requires = "print_haproxy_config")]
     pub(crate) haproxy: HaproxyVersion,
 
+    /// Print the messages and arguments that this agent takes, for `spop-lint --expect`, and exit.
+    #[arg(long, conflicts_with_all = ["check", "demo", "print_haproxy_config"])]
+    pub(crate) describe: bool,
+
     /// Show the agent at work in front of HAProxy, and exit.
     ///
     /// Starts the agent and the `haproxy` found in $HAPROXY or on the PATH, both on free ports of

@@ -39,6 +39,10 @@ fn main() -> ExitCode {
         Args { demo: true, keep, .. } => show(*keep),
         Args { print_haproxy_config: Some(folder), .. } => print_haproxy_config(folder, &args),
         Args { check: true, list: Some(list), .. } => check(list),
+        Args { describe: true, .. } => {
+            print!("{}", router(Arc::new(Reputation::default())).description());
+            Ok(())
+        }
         _ => serve(args),
     };
     match result {
@@ -71,7 +75,7 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
 
 /// To stdout, or two files in a folder.
 fn print_haproxy_config(folder: &Path, args: &Args) -> Result<(), Box<dyn Error>> {
-    let router = router(Arc::new(Reputation::new(List::default(), args.scope.into())));
+    let router = router(Arc::new(Reputation::default()));
     let site = Site {
         engine: "iprep",
         agent: &args.listen,

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use serde::Deserialize;
 use spop_proto::{Ack, Action, ArgError, HandlerError, Message, Router, Scope};
+use tracing::warn;
 
 use crate::list::List;
 
@@ -14,12 +16,24 @@ const IP: &str = "ip";
 /// The variable we set. HAProxy puts the scope and its `var-prefix` in front.
 pub(crate) const IP_SCORE: &str = "ip_score";
 
+/// What a message asks.
+#[derive(Debug, Deserialize)]
+struct Asked {
+    ip: IpAddr,
+}
+
 /// Answers with the score of the address asked about.
 #[derive(Debug)]
 pub(crate) struct Reputation {
     /// Replaced whole on SIGHUP: a message sees the old list or the new one, never a mixture.
     list: RwLock<Arc<List>>,
     scope: Scope,
+}
+
+impl Default for Reputation {
+    fn default() -> Self {
+        Self::new(List::default(), Scope::Transaction)
+    }
 }
 
 impl Reputation {
@@ -48,7 +62,7 @@ impl Reputation {
         }
         // NULL, or something else than an address: the error names the message and what HAProxy
         // sent, the request gets no verdict, and rule 3 of haproxy.cfg decides.
-        let ip: IpAddr = message.get(IP)?;
+        let Asked { ip } = message.deserialize()?;
         Ok(Some(Action::set(self.scope, IP_SCORE, self.list().score(ip))))
     }
 
@@ -66,7 +80,11 @@ pub(crate) fn router(reputation: Arc<Reputation>) -> Router {
     Router::new()
         .on(MESSAGE, move |message, ack| reputation.answer(&message, ack))
         // We need `ip`; `path` and `id` are there to find the request in a log.
+        .args::<Asked>()
         .declares(["ip=src", "path=path", "id=unique-id"])
+        .on_mismatch(
+            |mismatch| warn!(%mismatch, "HAProxy sends something else than this agent takes"),
+        )
         .otherwise(move |message, ack| others.answer(&message, ack))
 }
 
@@ -109,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_gets_no_score() {
-        for (ip, text) in [(Value::Null, "is NULL"), (Value::Str(b"192.0.2.7"), "is str")] {
+        for (ip, text) in [(Value::Null, "is NULL"), (Value::Str(b"localhost"), "is str")] {
             let answer = question().arg("ip", ip).ask(&agent());
             assert_eq!(answer.actions().count(), 0);
             assert!(answer.error().unwrap().contains(text), "{answer}");

@@ -33,6 +33,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "RELEASE", value_enum)]
     pub(crate) haproxy: Option<Release>,
 
+    /// What the agent takes, as it prints it with --describe: compared with what HAProxy sends.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) expect: Option<PathBuf>,
+
     /// How to tell it.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -113,6 +117,7 @@ Examples:
   spop-lint /etc/haproxy/haproxy.cfg
   spop-lint --haproxy 3.2 /etc/haproxy/conf.d
   spop-lint -C deploy --format sarif deploy/haproxy.cfg > spop-lint.sarif
+  ip-reputation --describe > agent.txt && spop-lint --expect agent.txt haproxy.cfg
   spop-lint --explain L06";
 
 #[cfg(test)]

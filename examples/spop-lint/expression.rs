@@ -128,6 +128,21 @@ pub(crate) fn fetches(expression: &str, fetch: &str) -> bool {
     })
 }
 
+/// The name of a fetch's last converter, or of the fetch if it has none.
+pub(crate) fn last_of_chain(expression: &str) -> &str {
+    let (mut depth, mut start) = (0_usize, 0);
+    for (at, c) in expression.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => start = at + 1,
+            _ => {}
+        }
+    }
+    let last = expression.get(start..).unwrap_or_default();
+    last.split('(').next().unwrap_or_default().trim()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +191,14 @@ mod tests {
             (time(""), time("x"), time("1y"), time("99999999999999999999d")),
             (None, None, None, None)
         );
+    }
+
+    #[test]
+    fn the_last_of_a_chain() {
+        assert_eq!(last_of_chain("src"), "src");
+        assert_eq!(last_of_chain("req.hdr(host,1),lower"), "lower");
+        assert_eq!(last_of_chain("path,concat(a,b),regsub((x|y),z)"), "regsub");
+        assert_eq!(last_of_chain(""), "");
     }
 
     #[test]

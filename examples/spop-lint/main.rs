@@ -16,8 +16,12 @@ mod report;
 mod rules;
 mod source;
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+
+use spop_proto::{Description, ParseDescriptionError};
 
 use crate::args::Args;
 use crate::model::Model;
@@ -40,7 +44,7 @@ fn main() -> ExitCode {
 /// Whether there are findings.
 fn run(args: &Args) -> io::Result<bool> {
     if let Some(rule) = &args.explain {
-        let wrong = || io::Error::other(format!("there is no rule {rule}: they are L01 to L18"));
+        let wrong = || io::Error::other(format!("there is no rule {rule}: they are L01 to L20"));
         let text = rules::explain(&rule.to_ascii_uppercase()).ok_or_else(wrong)?;
         print(&format!("{text}\n"))?;
         return Ok(false);
@@ -52,10 +56,19 @@ fn run(args: &Args) -> io::Result<bool> {
         })?);
     }
     let version = args.haproxy.map(args::Release::number);
-    let model = Model::read(&files, args.directory.as_deref(), version)?;
+    let mut model = Model::read(&files, args.directory.as_deref(), version)?;
+    model.expected = args.expect.as_deref().map(expected).transpose()?;
     let findings = rules::check(&model);
     print(&report::report(args.format(), &model, &findings))?;
     Ok(!findings.is_empty())
+}
+
+/// What an agent says of itself.
+fn expected(path: &Path) -> io::Result<Description> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text =
+        fs::read_to_string(path).map_err(|error| io::Error::new(error.kind(), named(&error)))?;
+    text.parse().map_err(|error: ParseDescriptionError| io::Error::other(named(&error)))
 }
 
 /// A pipe that nobody reads any more is no error.

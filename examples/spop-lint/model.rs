@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use spop_proto::Description;
+
 use crate::expression::{Condition, Named, Term, all_variables};
 use crate::grammar::{Environment, Word};
 use crate::source::{Line, Note, Place, Section, Source};
@@ -23,6 +25,8 @@ pub(crate) struct Model {
     pub(crate) engines: Vec<Engine>,
     /// The release it is for; none: any.
     pub(crate) version: Option<Version>,
+    /// What the agent takes, if that is known.
+    pub(crate) expected: Option<Description>,
     /// Some SPOE file is not known: there may be agents that are not here.
     pub(crate) incomplete: bool,
     /// What was not understood.
@@ -102,6 +106,7 @@ impl Model {
             proxies,
             engines: Vec::new(),
             version,
+            expected: None,
             incomplete: false,
             notes: source.notes.clone(),
         }

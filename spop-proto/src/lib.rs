@@ -102,7 +102,7 @@ pub use error::{FirstBytes, Part, ProtocolError, Waiting, When};
 pub use handler::{Dispatch, Exchange, Handler, HandlerError, Service, Turn};
 pub use info::{ConnectionInfo, Peer};
 pub use request::{ArgError, FromValue, Mismatch, Notify};
-pub use router::{Declared, Kind, Router};
+pub use router::{Declared, Description, Kind, ParseDescriptionError, Router};
 pub use server::{Health, HealthState, Report};
 pub use stats::ConnectionStats;
 pub use status::Status;

@@ -262,6 +262,21 @@ pub enum ArgError {
         /// What was asked for.
         expected: Box<str>,
     },
+    /// The argument was never anything but NULL
+    /// ([`Router::on_mismatch`](crate::Router::on_mismatch)).
+    #[error(
+        "message {message}: argument {arg} was NULL in each of the first {times} messages: its fetch \
+         gives nothing where the message is sent (a variable that only later rules set, `unique-id` \
+         without `unique-id-format`, a body that is not waited for); spop-lint finds these"
+    )]
+    AlwaysNull {
+        /// The message.
+        message: Box<str>,
+        /// The argument.
+        arg: Box<str>,
+        /// How many messages were looked at.
+        times: u32,
+    },
     /// The argument is something else.
     #[error("message {message}: argument {arg} is {found}, expected {expected}")]
     Mismatch {

@@ -392,3 +392,72 @@ fn routes_say_what_they_take() {
         .collect();
     assert_eq!(said, ["a: ", "b: how id=unique-id", "c: ip=src"]);
 }
+
+#[test]
+fn what_haproxy_sends_otherwise_is_told_once() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    let router = Router::new()
+        .on("check", |_, _| Ok(()))
+        .declares(["ip=src", "path"])
+        .on("other", |_, _| Ok(()))
+        .declares(["id=unique-id"])
+        .on_mismatch(move |mismatch| lines.lock().unwrap().push(mismatch.to_string()));
+    let told = || std::mem::take(&mut *log.lock().unwrap());
+    testing::message("check").arg("src", "192.0.2.1").arg("path", Value::Null).ask(&router);
+    assert_eq!(
+        told(),
+        [
+            "message check: argument ip is missing; HAProxy sent src, path. In the spoe-message section: \
+          args ip=…"
+        ]
+    );
+    // Once, and a value now and then is a value.
+    for n in 1..1_000 {
+        let path = if n == 7 { Value::Str(b"/") } else { Value::Null };
+        testing::message("check").arg("src", "192.0.2.1").arg("path", path).ask(&router);
+    }
+    assert_eq!(told(), [""; 0]);
+    for n in 1..=1_001 {
+        testing::message("other").arg("id", Value::Null).ask(&router);
+        if n < 1_000 {
+            assert_eq!(told(), [""; 0], "message {n}");
+        }
+    }
+    let [line] = &told()[..] else { panic!("one line") };
+    assert!(
+        line.starts_with("message other: argument id was NULL in each of the first 1000"),
+        "{line}"
+    );
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn another_type_than_declared_is_told() {
+    #[derive(serde::Deserialize)]
+    #[expect(dead_code, reason = "read by the router alone")]
+    struct Check<'a> {
+        ip: std::net::Ipv4Addr,
+        path: Option<&'a str>,
+        ssl: bool,
+    }
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    let router = Router::new()
+        .on("check", |_, _| Ok(()))
+        .args::<Check<'_>>()
+        .on_mismatch(move |mismatch| lines.lock().unwrap().push(mismatch.to_string()));
+    let question = testing::message("check").arg("ip", std::net::Ipv6Addr::LOCALHOST);
+    question.arg("ssl", 1_i64).ask(&router);
+    assert_eq!(
+        *log.lock().unwrap(),
+        [
+            "message check: argument ip is ipv6, expected an IPv4 address",
+            "message check: argument ssl is int64 1, expected a boolean",
+        ]
+    );
+    assert_eq!(
+        router.description().to_string(),
+        "message check\n    arg ip ipv4\n    arg path str optional\n    arg ssl bool\n"
+    );
+}

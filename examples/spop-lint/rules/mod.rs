@@ -3,6 +3,7 @@
 mod arguments;
 mod asked;
 mod backend;
+mod expected;
 mod variables;
 mod verdicts;
 
@@ -56,6 +57,8 @@ pub(crate) const RULES: &[Rule] = &[
     rule("L16", verdicts::failures_leave_no_trace),
     rule("L17", verdicts::verdict_in_session),
     rule("L18", backend::backend_before_frontend),
+    rule("L19", expected::argument_not_sent),
+    rule("L20", expected::argument_of_another_type),
 ];
 
 /// What a rule adds its findings to.

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::wire::Value;
+
 /// An argument that a route takes, as far as it was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -39,6 +41,51 @@ pub enum Kind {
     Bytes,
     /// One of these strings.
     OneOf(&'static [&'static str]),
+}
+
+impl Kind {
+    /// One word for it, in HAProxy's terms.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Bool => "bool",
+            Self::Integer => "int",
+            Self::Address => "ip",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Text | Self::OneOf(_) => "str",
+            Self::Bytes => "bytes",
+        }
+    }
+
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        const ALL: [Kind; 8] = [
+            Kind::Any,
+            Kind::Bool,
+            Kind::Integer,
+            Kind::Address,
+            Kind::Ipv4,
+            Kind::Ipv6,
+            Kind::Text,
+            Kind::Bytes,
+        ];
+        ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Whether a value of HAProxy can be taken as that.
+    pub(super) fn takes(self, value: &Value<'_>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Bool => matches!(value, Value::Bool(_)),
+            Self::Integer => value.as_int().is_some(),
+            Self::Address => value.as_ip().is_some(),
+            Self::Ipv4 => matches!(value, Value::Ipv4(_)),
+            Self::Ipv6 => matches!(value, Value::Ipv6(_)),
+            // A type that reads itself from text may take an address that way.
+            Self::Text | Self::OneOf(_) => value.as_str().is_some() || value.as_ip().is_some(),
+            Self::Bytes => value.as_bytes().is_some(),
+        }
+    }
 }
 
 impl Declared {

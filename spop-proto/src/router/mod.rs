@@ -1,8 +1,10 @@
 //! A handler for each message.
 
 mod declared;
+mod description;
 mod unknown;
 mod waiting;
+mod watch;
 
 use core::fmt;
 use core::future::Future;
@@ -12,12 +14,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use thiserror::Error;
 
 pub use self::declared::{Declared, Kind};
+pub use self::description::{Description, ParseDescriptionError};
 use self::unknown::Unknown;
 use self::waiting::{Waiting, alone};
+use self::watch::{Tell, Watch};
 use crate::ack::Ack;
 use crate::config::{ConfigError, encode_fallback};
 use crate::handler::{Dispatch, Exchange, HandlerError, Seed, Service, Turn};
-use crate::request::Notify;
+use crate::request::{ArgError, Notify};
 use crate::tasks::{Failure, panic_text};
 use crate::wire::{Action, Message};
 
@@ -78,6 +82,7 @@ pub struct Router<M = AtOnce> {
     routes: Vec<Route>,
     otherwise: Option<Inline>,
     unknown: Unknown,
+    mismatch: Option<Box<Tell>>,
     mode: PhantomData<fn() -> M>,
 }
 
@@ -90,6 +95,7 @@ struct Route {
     /// Encoded actions.
     fallback: Option<Box<[u8]>>,
     declared: Vec<Declared>,
+    watch: Watch,
 }
 
 enum Work {
@@ -100,7 +106,13 @@ enum Work {
 impl Router {
     /// A router without routes.
     pub const fn new() -> Self {
-        Self { routes: Vec::new(), otherwise: None, unknown: Unknown::new(), mode: PhantomData }
+        Self {
+            routes: Vec::new(),
+            otherwise: None,
+            unknown: Unknown::new(),
+            mismatch: None,
+            mode: PhantomData,
+        }
     }
 }
 
@@ -142,15 +154,15 @@ impl<M> Router<M> {
         F: Fn(Exchange) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Exchange, HandlerError>> + Send + 'static,
     {
-        let Self { routes, otherwise, unknown, .. } = self;
-        let router = Router { routes, otherwise, unknown, mode: PhantomData };
+        let Self { routes, otherwise, unknown, mismatch, mode: _ } = self;
+        let router = Router { routes, otherwise, unknown, mismatch, mode: PhantomData };
         router.route(message, Work::Waiting(Waiting::new(handler)))
     }
 
     fn route(mut self, message: &str, work: Work) -> Self {
         self.routes.retain(|route| *route.message != *message);
-        let (fallback, declared) = (None, Vec::new());
-        self.routes.push(Route { message: message.into(), work, fallback, declared });
+        let (message, declared, watch) = (message.into(), Vec::new(), Watch::default());
+        self.routes.push(Route { message, work, fallback: None, declared, watch });
         self
     }
 
@@ -171,8 +183,8 @@ impl<M> Router<M> {
     }
 
     /// Says which arguments the route before this takes, in the words of an `args` line: `ip=src`, or
-    /// `ip` alone. It changes no answer: it is for tools that print a configuration, see
-    /// [`declared`](Self::declared). What `args` already said stays and gets the fetch.
+    /// `ip` alone. It changes no answer: it is for tools, see [`description`](Self::description), and for
+    /// [`on_mismatch`](Self::on_mismatch). What `args` already said stays and gets the fetch.
     pub fn declares<'a>(mut self, args: impl IntoIterator<Item = &'a str>) -> Self {
         if let Some(route) = self.routes.last_mut() {
             for arg in args {
@@ -229,6 +241,33 @@ impl<M> Router<M> {
         self
     }
 
+    /// Tells of an argument that HAProxy sends otherwise than its route declares
+    /// ([`declares`](Self::declares), `args`): not at all although it is not optional, as another type, or
+    /// as nothing but NULL in 1000 messages. Once for each argument, of the first 64 of a route, and
+    /// only about the first 1000 messages of it: then nothing is looked at any more. Meant for a log; the
+    /// text says what to change in HAProxy's configuration. No answer is changed.
+    ///
+    /// ```
+    /// # use spop_proto::{Router, testing};
+    /// # use std::sync::{Arc, Mutex};
+    /// # let log = Arc::new(Mutex::new(Vec::new()));
+    /// # let lines = Arc::clone(&log);
+    /// # let tell = move |text: String| lines.lock().unwrap().push(text);
+    /// let router = Router::new()
+    ///     .on("check", |_, _| Ok(()))
+    ///     .declares(["ip=src"])
+    ///     .on_mismatch(move |mismatch| tell(mismatch.to_string()));
+    /// testing::message("check").arg("src", "192.0.2.1").ask(&router);
+    /// # assert_eq!(
+    /// #     log.lock().unwrap().concat(),
+    /// #     "message check: argument ip is missing; HAProxy sent src. In the spoe-message section: args ip=…"
+    /// # );
+    /// ```
+    pub fn on_mismatch(mut self, tell: impl Fn(&ArgError) + Send + Sync + 'static) -> Self {
+        self.mismatch = Some(Box::new(tell));
+        self
+    }
+
     /// How many messages had neither a route nor [`otherwise`](Self::otherwise). (An `Arc` of a router
     /// is as good to an agent as the router.)
     #[must_use]
@@ -239,6 +278,12 @@ impl<M> Router<M> {
     /// The messages with a route, and the arguments that were declared for each.
     pub fn declared(&self) -> impl Iterator<Item = (&str, &[Declared])> {
         self.routes.iter().map(|route| (&*route.message, route.declared.as_slice()))
+    }
+
+    /// The same as a value of its own, which can be printed and read again.
+    #[must_use]
+    pub fn description(&self) -> Description {
+        Description::new(self.declared())
     }
 
     /// Few names, short ones: nothing is faster than to look.
@@ -264,7 +309,11 @@ impl<M> Router<M> {
     ) -> Result<Option<HandlerError>, HandlerError> {
         let mut failed = None;
         for message in notify.messages() {
-            let failure = match self.find(message.name()) {
+            let route = self.find(message.name());
+            if let (Some(tell), Some(route)) = (&self.mismatch, route) {
+                route.watch.look(&route.declared, &message, tell);
+            }
+            let failure = match route {
                 Some(Route { work: Work::Inline(handler), fallback, .. }) => match fallback {
                     None => handler(message, ack).map(|()| None),
                     Some(fallback) => guarded(handler, fallback, message, ack),

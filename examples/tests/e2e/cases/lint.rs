@@ -4,12 +4,14 @@
 mod arguments;
 mod asked;
 mod backend;
+mod expected;
 mod variables;
 mod verdicts;
 
 pub(super) use arguments::CASES as ARGUMENTS;
 pub(super) use asked::CASES as NEVER_ASKED;
 pub(super) use backend::CASES as BACKENDS;
+pub(super) use expected::CASES as EXPECTED;
 pub(super) use variables::CASES as VARIABLES;
 pub(super) use verdicts::CASES as VERDICTS;
 

@@ -81,5 +81,6 @@ pub(crate) const ONCE: &[&[Case]] = &[
     lint::VARIABLES,
     lint::VERDICTS,
     lint::BACKENDS,
+    lint::EXPECTED,
     lint::WELL_FORMED,
 ];
