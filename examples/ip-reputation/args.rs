@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -52,6 +53,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) workers: usize,
 
+    /// Answer `GET /metrics` over HTTP there, for Prometheus: what the agent counts, and how long its
+    /// answers take, in seconds. Port 0 lets the system choose; the log says which.
+    ///
+    /// There is neither TLS nor a password: choose an address that only your own can reach.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
+
     /// Read the list, say what is in it, and exit: 0 if it can be used, 1 if not.
     #[arg(long, requires = "list")]
     pub(crate) check: bool,
@@ -83,7 +91,7 @@ pub(crate) struct Args {
     /// Starts the agent and the `haproxy` found in $HAPROXY or on the PATH, both on free ports of
     /// 127.0.0.1, with the configuration of this example; without one its part is played by
     /// spop-proto. Exit status 0 if every request went as it should.
-    #[arg(long, conflicts_with_all = ["listen", "list", "scope", "runtime", "workers", "check"])]
+    #[arg(long, conflicts_with_all = ["listen", "list", "scope", "runtime", "workers", "metrics", "check"])]
     pub(crate) demo: bool,
 
     /// With --demo: leave HAProxy and the agent running until Ctrl-C.
@@ -203,6 +211,7 @@ Examples:
   ip-reputation --list reputation.list
   ip-reputation --list reputation.list --listen unix:/run/iprep.sock
   ip-reputation --list reputation.list --runtime blocking --workers 4
+  ip-reputation --list reputation.list --metrics 127.0.0.1:9100
   ip-reputation --print-haproxy-config --haproxy 3.2
   ip-reputation --list reputation.list --check && kill -HUP $(pidof ip-reputation)
 

@@ -1,8 +1,8 @@
 //! An SPOE agent that tells HAProxy the reputation of its clients.
 //!
 //! Read it in this order: [`reputation`] is the agent, [`list`] what it knows, this file how it
-//! lives (start, reload, stop), [`runtime`] who runs it, [`handed_over`] how systemd starts it, [`demo`]
-//! shows it at work in front of HAProxy, [`configuration`] writes HAProxy's side from what the agent
+//! lives (start, reload, stop), [`runtime`] who runs it, [`handed_over`] how systemd starts it, [`metrics`]
+//! what it counts, [`demo`] shows it at work in front of HAProxy, [`configuration`] writes HAProxy's side from what the agent
 //! declares.
 
 mod args;
@@ -12,6 +12,7 @@ mod configuration;
 mod demo;
 mod handed_over;
 mod list;
+mod metrics;
 mod reputation;
 mod runtime;
 mod signals;
@@ -29,6 +30,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::args::{Args, Runtime};
 use crate::configuration::{Configuration, Site};
 use crate::list::List;
+use crate::metrics::Metrics;
 use crate::reputation::{IP_SCORE, Reputation, router};
 use crate::signals::Signals;
 
@@ -103,11 +105,12 @@ fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     // A long list takes its time; requests are answered meanwhile.
     hangup.on_each(move || reload(path.as_deref(), &replaced))?;
 
+    let metrics = args.metrics.map(Metrics::bind).transpose()?;
     let router = router(reputation);
     match args.runtime {
-        Runtime::Tokio => runtime::tokio(router, listen, stop)?,
-        Runtime::AsyncStd => runtime::async_std(router, listen, stop)?,
-        Runtime::Blocking => runtime::blocking(router, listen, stop, workers)?,
+        Runtime::Tokio => runtime::tokio(router, listen, stop, metrics)?,
+        Runtime::AsyncStd => runtime::async_std(router, listen, stop, metrics)?,
+        Runtime::Blocking => runtime::blocking(router, listen, stop, metrics, workers)?,
     }
     Ok(())
 }

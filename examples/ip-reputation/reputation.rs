@@ -13,6 +13,8 @@ use crate::list::List;
 pub(crate) const MESSAGE: &str = "check-client-ip";
 /// The argument that makes a message ours: `args ip=src` in spoe.conf.
 const IP: &str = "ip";
+/// The argument that finds the request in HAProxy's log, `%ID`: `id=unique-id` in spoe.conf.
+pub(crate) const REQUEST_ID: &str = "id";
 /// The variable we set. HAProxy puts the scope and its `var-prefix` in front.
 pub(crate) const IP_SCORE: &str = "ip_score";
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 use spop_proto::{Dispatch, Endpoint, Router, Service};
 
 use crate::handed_over::HandedOver;
+use crate::metrics::Metrics;
+use crate::reputation::REQUEST_ID;
 use crate::signals::Signals;
 
 /// How long health checks fail before the agent leaves: more than `inter` times `fall` of the
@@ -16,7 +18,12 @@ use crate::signals::Signals;
 const LAME_DUCK: Duration = Duration::from_secs(3);
 
 /// Tasks of tokio, on a thread for each processor.
-pub(crate) fn tokio(router: Router, listen: Endpoint, stop: Signals) -> io::Result<()> {
+pub(crate) fn tokio(
+    router: Router,
+    listen: Endpoint,
+    stop: Signals,
+    metrics: Option<Metrics>,
+) -> io::Result<()> {
     async fn run(
         server: spop_tokio::Server<impl Dispatch, impl spop_tokio::Listener>,
         stop: Signals,
@@ -26,7 +33,10 @@ pub(crate) fn tokio(router: Router, listen: Endpoint, stop: Signals) -> io::Resu
         server.run_until(async { _ = told.await }).await;
         Ok(())
     }
-    let agent = spop_tokio::Agent::new(router).lame_duck(LAME_DUCK);
+    let agent = spop_tokio::Agent::new(router).request_id(REQUEST_ID).lame_duck(LAME_DUCK);
+    if let Some(metrics) = metrics {
+        metrics.serve(agent.stats())?;
+    }
     tokio::runtime::Runtime::new()?.block_on(async {
         match HandedOver::at(&listen)? {
             None => run(agent.bind(listen).await?, stop).await,
@@ -45,7 +55,12 @@ pub(crate) fn tokio(router: Router, listen: Endpoint, stop: Signals) -> io::Resu
 }
 
 /// Tasks of async-std, on a thread for each processor.
-pub(crate) fn async_std(router: Router, listen: Endpoint, stop: Signals) -> io::Result<()> {
+pub(crate) fn async_std(
+    router: Router,
+    listen: Endpoint,
+    stop: Signals,
+    metrics: Option<Metrics>,
+) -> io::Result<()> {
     async fn run(
         server: spop_asyncstd::Server<impl Dispatch, impl spop_asyncstd::Listener>,
         stop: Signals,
@@ -55,7 +70,10 @@ pub(crate) fn async_std(router: Router, listen: Endpoint, stop: Signals) -> io::
         server.run_until(async { _ = told.recv().await }).await;
         Ok(())
     }
-    let agent = spop_asyncstd::Agent::new(router).lame_duck(LAME_DUCK);
+    let agent = spop_asyncstd::Agent::new(router).request_id(REQUEST_ID).lame_duck(LAME_DUCK);
+    if let Some(metrics) = metrics {
+        metrics.serve(agent.stats())?;
+    }
     async_std::task::block_on(async {
         match HandedOver::at(&listen)? {
             None => run(agent.bind(listen).await?, stop).await,
@@ -76,6 +94,7 @@ pub(crate) fn blocking(
     router: Router,
     listen: Endpoint,
     stop: Signals,
+    metrics: Option<Metrics>,
     workers: usize,
 ) -> io::Result<()> {
     fn run(
@@ -86,7 +105,13 @@ pub(crate) fn blocking(
         stop.on_first(move || tell.stop())?;
         server.run().map(drop)
     }
-    let agent = spop_blocking::Agent::new(router).lame_duck(LAME_DUCK).workers(workers);
+    let agent = spop_blocking::Agent::new(router)
+        .request_id(REQUEST_ID)
+        .lame_duck(LAME_DUCK)
+        .workers(workers);
+    if let Some(metrics) = metrics {
+        metrics.serve(agent.stats())?;
+    }
     match HandedOver::at(&listen)? {
         None => run(agent.bind(listen)?, stop),
         Some(HandedOver::Tcp(listener)) => {

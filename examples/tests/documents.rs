@@ -30,3 +30,53 @@ fn the_limits_in_security_are_those_of_the_code() {
     assert!(documented.len() > 10, "the table is where it was: {documented:?}");
     assert_eq!(table(SECURITY, ""), documented);
 }
+
+/// The page that lists them, against the sources.
+#[test]
+fn every_line_of_the_log_is_listed() {
+    const PAGE: &str = include_str!("../../spop-proto/src/logging.rs");
+    let adapters = [
+        [
+            include_str!("../../spop-tokio/src/log.rs"),
+            include_str!("../../spop-tokio/src/connection.rs"),
+            include_str!("../../spop-tokio/src/server.rs"),
+        ],
+        [
+            include_str!("../../spop-asyncstd/src/log.rs"),
+            include_str!("../../spop-asyncstd/src/connection.rs"),
+            include_str!("../../spop-asyncstd/src/server.rs"),
+        ],
+        [
+            include_str!("../../spop-blocking/src/log.rs"),
+            include_str!("../../spop-blocking/src/connection.rs"),
+            include_str!("../../spop-blocking/src/server.rs"),
+        ],
+    ];
+    // A level stands before the message, except where all are warnings.
+    let rows = PAGE.lines().filter(|line| line.starts_with("//! | ") && line.contains('`'));
+    let rows = rows.filter(|line| !line.starts_with("//! | message"));
+    let listed: Vec<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    assert!(listed.len() > 14, "the tables are where they were: {listed:?}");
+    for (number, sources) in adapters.iter().enumerate() {
+        let all = sources.concat();
+        for message in &listed {
+            // Tasks are what panics, and threads are none.
+            if message.starts_with("the task of a connection") && number == 2 {
+                continue;
+            }
+            assert!(all.contains(&format!("\"{message}\"")), "adapter {number}: {message}");
+        }
+        // And the other way round: what stands where a message stands.
+        for line in all.lines().map(str::trim) {
+            let is_event = ["event!(", "log::", "warn!(", "debug!(", "warning!("]
+                .iter()
+                .any(|start| line.starts_with(start));
+            let alone = line.starts_with('"');
+            let Some(text) = line.split('"').nth(1).filter(|_| is_event || alone) else { continue };
+            if ["peer", "engine_id", "connection", "tracing"].contains(&text) {
+                continue;
+            }
+            assert!(listed.contains(&text), "adapter {number}: {line}");
+        }
+    }
+}

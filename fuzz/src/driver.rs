@@ -175,7 +175,7 @@ impl Task<'_> {
         let waker = self.waker.clone();
         let context = Context::from_waker(&waker);
         let log = &mut |_: spop_proto::driver::Notice<'_>| {};
-        self.driver.poll_answers(&context, self.now, log);
+        self.driver.poll_answers(&context, self.now, &mut self.driver.tally(), log);
         let want = self.driver.interest();
         let mut read = want.ready;
         if want.ready {

@@ -11,7 +11,7 @@ use spop_proto::handler::{Concurrent, Dispatch, HandlerFn, Inline, ServiceFn};
 use spop_proto::server::{Closed, Warnings};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Endpoint, Exchange, Handler, HandlerError, Health, Limits,
-    Notify, Peer, Service,
+    Notify, Peer, Service, Stats,
 };
 
 use crate::connection;
@@ -93,7 +93,7 @@ impl<D: Dispatch> Agent<D> {
     pub fn with(dispatch: D) -> Self {
         Self {
             dispatch: Arc::new(dispatch),
-            config: AgentConfig::new(),
+            config: AgentConfig::new().count_in(Stats::new("async-std")),
             lame_duck: Duration::ZERO,
             warnings: Arc::default(),
         }
@@ -101,13 +101,20 @@ impl<D: Dispatch> Agent<D> {
 
     /// Replaces the whole configuration: fallback, limits, health switch.
     pub fn config(mut self, config: AgentConfig) -> Self {
-        self.config = config;
+        self.config = config.count_in(self.stats());
         self
     }
 
     /// Replaces the limits alone.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config = self.config.limits(limits);
+        self
+    }
+
+    /// Puts HAProxy's `unique-id` into log lines about requests: the argument that carries it. See
+    /// [`AgentConfig::request_id`].
+    pub fn request_id(mut self, argument: &str) -> Self {
+        self.config = self.config.request_id(argument);
         self
     }
 
@@ -123,6 +130,12 @@ impl<D: Dispatch> Agent<D> {
     #[must_use]
     pub fn health(&self) -> Health {
         self.config.health()
+    }
+
+    /// What the agent has counted at any time; clones share it. See [`Stats`].
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.config.stats().cloned().unwrap_or_default()
     }
 
     /// Listens on `127.0.0.1:12345`, `[::1]:12345` or `unix:/run/agent.sock`; with port 0 the

@@ -63,23 +63,28 @@ where
             if stop.as_mut().poll(cx).is_ready() {
                 driver.leave();
             }
+            let mut tally = driver.tally();
+            let mut end = None;
             for left in (0..TURNS).rev() {
                 let now = timer.now();
                 let log = &mut |notice: Notice<'_>| log::tell(&notice, &warnings, now);
-                driver.poll_answers(cx, now, log);
+                driver.poll_answers(cx, now, &mut tally, log);
 
                 let mut scratch = SCRATCH.take();
                 let input = poll_input(&driver, &mut stream, &mut scratch, cx);
                 let idle = input.is_pending();
                 let full = matches!(&input, Poll::Ready(Some(input)) if input.len() == READ);
                 match input {
-                    Poll::Ready(Some(input)) => driver.receive(
-                        input,
-                        cx,
-                        now,
-                        |notify, ack, own| service.serve(notify, ack, own),
-                        log,
-                    ),
+                    Poll::Ready(Some(input)) => {
+                        tally.received(input.len());
+                        driver.receive(
+                            input,
+                            cx,
+                            now,
+                            |notify, ack, own| service.serve(notify, ack, own),
+                            log,
+                        );
+                    }
                     Poll::Ready(None) => driver.read_ended(now),
                     Poll::Pending => {}
                 }
@@ -88,13 +93,17 @@ where
 
                 let written = write(&mut stream, driver.transmit(), &mut unflushed, cx);
                 match written {
-                    Ok(bytes) => driver.transmitted(bytes),
+                    Ok(bytes) => {
+                        driver.transmitted(bytes);
+                        tally.sent(bytes);
+                    }
                     Err(_) => driver.write_failed(now),
                 }
 
                 let want = driver.interest();
                 if want.done {
-                    return Poll::Ready(());
+                    end = Some(Poll::Ready(()));
+                    break;
                 }
                 let set = |at| timer.wait_until(at);
                 let due = is_due(lazy.step(want.deadline, now), set, wait.as_mut(), cx, || {
@@ -105,11 +114,16 @@ where
                 }
                 let waits = idle && matches!(written, Ok(0)) && !due && !want.ready;
                 if waits {
-                    return Poll::Pending;
+                    end = Some(Poll::Pending);
+                    break;
                 }
             }
-            cx.waker().wake_by_ref();
-            Poll::Pending
+            let log = |notice: Notice<'_>| log::tell(&notice, &warnings, timer.now());
+            driver.publish(&mut tally, || timer.now(), log);
+            end.unwrap_or_else(|| {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
         })
         .await;
         let closed = driver.finish();

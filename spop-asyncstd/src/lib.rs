@@ -55,7 +55,13 @@
 //! # Logs
 //! The feature `tracing` (default) brings warnings for what is refused and for handlers that fail,
 //! one of a kind in ten seconds with the number held back, and debug events for the course of each
-//! connection. No value of a request is ever logged.
+//! connection. No value of a request is ever logged, unless [`Agent::request_id`] names one. The page
+//! [`spop_proto::logging`] has every line with its fields.
+//!
+//! # Metrics
+//! [`Agent::stats`] and [`Server::stats`] lead to what is counted, and how long answers took, while the
+//! agent runs; requests pay nothing for it. `snapshot().prometheus()` is a page for Prometheus. The
+//! feature `metrics`, off by default, publishes the same to the `metrics` facade every second.
 
 #![cfg_attr(
     not(feature = "tracing"),
@@ -77,8 +83,8 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Dispatch,
     Endpoint, Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message,
-    Notify, Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Value,
-    Var, testing,
+    Notify, Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Snapshot,
+    Stats, Value, Var, testing,
 };
 pub use timer::Timer;
 

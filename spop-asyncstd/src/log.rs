@@ -11,7 +11,7 @@ pub(crate) use ::tracing::{debug, error, info, warn};
 
 #[cfg(not(feature = "tracing"))]
 macro_rules! silent {
-    ($($arguments:tt)*) => {};
+    ($($arguments:tt)*) => {{}};
 }
 #[cfg(not(feature = "tracing"))]
 pub(crate) use {silent as debug, silent as error, silent as info, silent as warn};
@@ -19,9 +19,24 @@ pub(crate) use {silent as debug, silent as error, silent as info, silent as warn
 /// Tells what happened on a connection.
 pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
     match notice {
-        Notice::Failure(failure) => {
-            if let Some(suppressed) = warnings.admit(Warning::Handler, now) {
-                warn!(suppressed, %failure, "no answer: HAProxy got the fallback");
+        Notice::Failure { failure, request } => {
+            if let Some(suppressed) = warnings.admit(Warning::of(failure), now) {
+                warn!(
+                    suppressed,
+                    request_id = request.found().map(tracing::field::display),
+                    %failure,
+                    "no answer: HAProxy got the fallback"
+                );
+            }
+        }
+        Notice::Late { peer, request } => {
+            if let Some(suppressed) = warnings.admit(Warning::Deadline, now) {
+                warn!(
+                    suppressed,
+                    request_id = request.found().map(tracing::field::display),
+                    %peer,
+                    "late answer: HAProxy got the fallback"
+                );
             }
         }
         Notice::Error { peer, error } => {
@@ -30,15 +45,42 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
                 warn!(suppressed, %peer, %error, status = %error.status(), "refused");
             }
         }
-        Notice::Event(event) => {
+        Notice::Shed { peer, requests } => {
+            if let Some(suppressed) = warnings.admit(Warning::Shed, now) {
+                warn!(suppressed, %peer, requests, "too many requests: HAProxy got the fallback");
+            }
+        }
+        Notice::Held { peer, answers } => {
+            if let Some(suppressed) = warnings.admit(Warning::Held, now) {
+                warn!(suppressed, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
+            }
+        }
+        Notice::Event(event) => happened(event),
+        _ => {}
+    }
+}
+
+/// No request is among them, and so no value of one.
+fn happened(event: &Event<'_>) {
+    match event {
+        Event::Hello(info) => {
             #[cfg(feature = "tracing")]
-            if let Event::Hello(info) = event {
+            {
                 let id = info.engine_id().unwrap_or_default().escape_ascii();
                 tracing::Span::current().record("engine_id", id.to_string());
             }
-            // No request is among them, and so no value of one.
-            debug!(?event, "connection");
+            debug!(
+                offered = %info.offered(),
+                announced = %info.capabilities(),
+                max_frame_size = info.max_frame_size(),
+                "handshake done"
+            );
         }
+        Event::Abandoned { stream_id, frame_id, by } => {
+            debug!(stream_id, frame_id, ?by, "fragmented payload given up");
+        }
+        Event::HealthCheck { healthy } => debug!(healthy, "health check"),
+        Event::Disconnected { status } => debug!(%status, "HAProxy said goodbye"),
         _ => {}
     }
 }

@@ -18,7 +18,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use spop_proto::handler::Dispatch;
 use spop_proto::server::{AcceptBackoff, Closed, LameDuck, Seats, Warning, Warnings};
-use spop_proto::{Endpoint, Health, Limits, Peer, Report};
+use spop_proto::{Endpoint, Health, Limits, Peer, Report, Stats};
 
 use crate::agent::Agent;
 use crate::connection;
@@ -50,6 +50,12 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
         self.agent.health()
     }
 
+    /// What the agent counts while it runs.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.agent.stats()
+    }
+
     /// Serves for ever: `main` can end with it. A failure to accept is waited out and tried again.
     ///
     /// # Errors
@@ -64,8 +70,17 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
     /// Connections are tasks of async-std's, whatever executor polls this future. Dropping it
     /// cancels them all: their streams close without a goodbye, their handlers are dropped.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Report {
-        let Self { mut agent, mut listener, local } = self;
-        log::info!(listen = %local, "agent listening");
+        log::info!(listen = %self.local, "agent listening");
+        #[cfg(feature = "metrics")]
+        let published = self.stats();
+        let serving = self.serve(stop);
+        #[cfg(feature = "metrics")]
+        let serving = publishing(serving, published);
+        serving.await
+    }
+
+    async fn serve(self, stop: impl Future<Output = ()>) -> Report {
+        let Self { mut agent, mut listener, .. } = self;
         let (config, lame_duck) = agent.config.for_server();
         agent.config = config;
         let mut connections = Connections::new(agent.config.current_limits());
@@ -96,6 +111,20 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
 impl<D, L> fmt::Debug for Server<D, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+/// Publishes while that runs, once a second, and when it ends.
+#[cfg(feature = "metrics")]
+async fn publishing<T>(serving: impl Future<Output = T>, stats: Stats) -> T {
+    let mut publisher = spop_proto::stats::Publisher::new(stats);
+    let mut serving = pin!(serving);
+    loop {
+        let second = Timer::after(spop_proto::stats::Publisher::EVERY);
+        match select(serving.as_mut(), second).await {
+            Either::Left((served, _)) => return served,
+            Either::Right(_) => publisher.publish(),
+        }
     }
 }
 
@@ -159,6 +188,7 @@ impl Connections {
     {
         self.report.accepted();
         let Some(admission) = self.seats.admit(self.tasks.len()) else {
+            agent.stats().turned_away();
             return self.report.turned_away();
         };
         if admission.is_turned_away()

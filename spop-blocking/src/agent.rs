@@ -9,7 +9,7 @@ use spop_proto::handler::ServiceFn;
 use spop_proto::server::{Closed, Warnings};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Endpoint, HandlerError, Health, Limits, Notify, Peer,
-    Service,
+    Service, Stats,
 };
 
 use crate::connection;
@@ -58,7 +58,7 @@ impl<S: Service> Agent<S> {
     pub fn new(service: S) -> Self {
         Self {
             service: Arc::new(service),
-            config: AgentConfig::new(),
+            config: AgentConfig::new().count_in(Stats::new("blocking")),
             workers: 0,
             waiting: WAITING,
             lame_duck: Duration::ZERO,
@@ -82,13 +82,20 @@ impl<S: Service> Agent<S> {
 
     /// Sets the configuration, limits included. The health switch is then the configuration's.
     pub fn config(mut self, config: AgentConfig) -> Self {
-        self.config = config;
+        self.config = config.count_in(self.stats());
         self
     }
 
     /// Sets the limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config = self.config.limits(limits);
+        self
+    }
+
+    /// Names the argument in which HAProxy sends its `unique-id`, for the log: see
+    /// [`AgentConfig::request_id`].
+    pub fn request_id(mut self, argument: &str) -> Self {
+        self.config = self.config.request_id(argument);
         self
     }
 
@@ -104,6 +111,12 @@ impl<S: Service> Agent<S> {
     #[must_use]
     pub fn health(&self) -> Health {
         self.config.health()
+    }
+
+    /// What the agent counts, for a monitoring system: see [`Stats`].
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.config.stats().cloned().unwrap_or_default()
     }
 
     /// Listens on `127.0.0.1:12345`, `[::1]:12345`, `unix:/run/agent.sock`; port 0 lets the system

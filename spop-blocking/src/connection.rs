@@ -1,11 +1,13 @@
 //! One connection on one thread, handlers inline.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use spop_proto::server::{Closed, Warnings};
-use spop_proto::{AgentConnection, Event, Service, answer_inline};
+use spop_proto::stats::Tally;
+use spop_proto::{AgentConnection, Event, RequestId, Service, answer_inline};
 
 use crate::listener::Socket;
 use crate::log;
@@ -77,7 +79,7 @@ pub(crate) fn serve_socket<T: Socket>(
             set = time;
         }
     };
-    Connection { stream: Whole(stream), conn, service, warnings }.serve(limit_read, stopping)
+    Connection::new(Whole(stream), conn, service, warnings).serve(limit_read, stopping)
 }
 
 /// A socket that one thread has to itself.
@@ -106,7 +108,7 @@ pub(crate) fn serve_stream(
     service: &impl Service,
     warnings: &Warnings,
 ) -> Closed {
-    Connection { stream, conn, service, warnings }.serve(|_, _| {}, || false)
+    Connection::new(stream, conn, service, warnings).serve(|_, _| {}, || false)
 }
 
 struct Connection<'a, T, S> {
@@ -114,9 +116,18 @@ struct Connection<'a, T, S> {
     conn: AgentConnection,
     service: &'a S,
     warnings: &'a Warnings,
+    tally: Tally,
+    /// The argument that names requests in the log.
+    request_id: Option<Arc<str>>,
 }
 
-impl<T: Read + Write, S: Service> Connection<'_, T, S> {
+impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
+    fn new(stream: T, conn: AgentConnection, service: &'a S, warnings: &'a Warnings) -> Self {
+        let tally = Tally::new(&conn);
+        let request_id = conn.config().request_id_argument().cloned();
+        Self { stream, conn, service, warnings, tally, request_id }
+    }
+
     fn serve(
         mut self,
         mut limit_read: impl FnMut(&T, Duration),
@@ -126,6 +137,7 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
         let mut leaving = Leaving::default();
         loop {
             let now = Instant::now();
+            self.tally.clock(&self.conn, now);
             let want = self.conn.interest();
             if want.done {
                 break;
@@ -154,9 +166,11 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
                 // Without reading it is writing that there is to wait for, and that has a limit.
                 continue;
             }
+            self.publish(now);
             limit_read(&self.stream, leaving.read_for(stopping(), want.deadline, now));
             let read = self.stream.read(&mut scratch);
             let now = Instant::now();
+            self.tally.clock(&self.conn, now);
             let read = match read {
                 Ok(read @ 1..) => {
                     self.receive(scratch.get(..read).unwrap_or_default(), now);
@@ -173,11 +187,18 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
                 self.conn.shutdown(now);
             }
         }
+        self.publish(Instant::now());
         let reason = self.conn.close_reason().cloned();
         Closed::new(reason, *self.conn.stats())
     }
 
+    fn publish(&mut self, now: Instant) {
+        let Self { tally, conn, warnings, .. } = self;
+        tally.publish(conn, || now, |notice| log::noticed(warnings, &notice, now));
+    }
+
     fn receive(&mut self, mut input: &[u8], now: Instant) {
+        self.tally.received(input.len());
         let peer = self.conn.info().peer();
         loop {
             match self.conn.receive(&mut input, now) {
@@ -186,10 +207,11 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
                         self.service.notify(notify, ack)
                     };
                     if let Err(failure) = answer_inline(notify, ack, answer) {
-                        log::failed(self.warnings, &failure, now);
+                        let request = RequestId::of(notify, self.request_id.as_deref());
+                        log::failed(self.warnings, &failure, request, now);
                     }
                 }
-                Ok(Some(event)) => log::happened(&event),
+                Ok(Some(event)) => log::happened(peer, &event),
                 Ok(None) => return,
                 Err(error) => log::broken(self.warnings, peer, &error, now),
             }
@@ -198,7 +220,10 @@ impl<T: Read + Write, S: Service> Connection<'_, T, S> {
 
     fn write(&mut self, now: Instant) {
         match self.stream.write(self.conn.transmit()) {
-            Ok(written @ 1..) => self.conn.transmitted(written),
+            Ok(written @ 1..) => {
+                self.conn.transmitted(written);
+                self.tally.sent(written);
+            }
             Err(error) if is_time_limit(&error) => return,
             Ok(0) | Err(_) => return give_up(&mut self.conn, now),
         }

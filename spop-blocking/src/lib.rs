@@ -46,6 +46,15 @@
 //! # What happens on a panic
 //! A handler that panics costs its own request, which gets the fallback answer
 //! ([`AgentConfig::fallback`]); its connection and its thread go on.
+//!
+//! # Logs
+//! With the feature `tracing` (on by default): the lines of [`spop_proto::logging`], no value of a
+//! request in any of them, but for the one that [`Agent::request_id`] names.
+//!
+//! # Metrics
+//! [`Agent::stats`] and [`Server::stats`] give a handle to what the agent counts while it runs:
+//! [`Stats::snapshot`], and its page for Prometheus. With the feature `metrics` (off by default) a thread
+//! hands it to the `metrics` facade once a second, until the server has stopped.
 
 #![cfg_attr(
     not(feature = "tracing"),
@@ -56,6 +65,8 @@ mod agent;
 mod connection;
 mod listener;
 mod log;
+#[cfg(feature = "metrics")]
+mod publishing;
 mod server;
 mod workers;
 
@@ -67,5 +78,5 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
     FromValue, HandlerError, Health, HealthState, Limits, Message, Notify, Overload, OwnedValue,
-    Pacing, Peer, Report, Router, Scope, Service, SetError, Value, Var, testing,
+    Pacing, Peer, Report, Router, Scope, Service, SetError, Snapshot, Stats, Value, Var, testing,
 };

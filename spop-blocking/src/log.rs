@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use spop_proto::driver::Notice;
 use spop_proto::server::{Warning, Warnings};
-use spop_proto::{Event, Failure, Peer, ProtocolError};
+use spop_proto::{Event, Failure, Peer, ProtocolError, RequestId};
 
 /// A tracing event, or nothing without the feature.
 macro_rules! event {
@@ -15,22 +16,69 @@ macro_rules! event {
 
 pub(crate) use event;
 
-pub(crate) fn failed(warnings: &Warnings, failure: &Failure, now: Instant) {
-    if let Some(suppressed) = warnings.admit(Warning::Handler, now) {
-        event!(warn, suppressed, %failure, "no answer from the handler, fallback sent");
+pub(crate) fn failed(warnings: &Warnings, failure: &Failure, request: RequestId<'_>, now: Instant) {
+    if let Some(suppressed) = warnings.admit(Warning::of(failure), now) {
+        event!(
+            warn,
+            suppressed,
+            request_id = request.found().map(tracing::field::display),
+            %failure,
+            "no answer: HAProxy got the fallback"
+        );
+    }
+}
+
+/// An answer was late.
+pub(crate) fn late(warnings: &Warnings, peer: Peer, request: RequestId<'_>, now: Instant) {
+    if let Some(suppressed) = warnings.admit(Warning::Deadline, now) {
+        event!(
+            warn,
+            suppressed,
+            request_id = request.found().map(tracing::field::display),
+            %peer,
+            "late answer: HAProxy got the fallback"
+        );
     }
 }
 
 pub(crate) fn broken(warnings: &Warnings, peer: Peer, error: &ProtocolError, now: Instant) {
     if let Some(suppressed) = warnings.admit(Warning::Protocol, now) {
-        event!(warn, suppressed, %peer, %error, status = %error.status(), "connection ended");
+        event!(warn, suppressed, %peer, %error, status = %error.status(), "refused");
     }
 }
 
-pub(crate) fn happened(event: &Event<'_>) {
-    if let Event::Hello(info) = event {
-        event!(debug, offered = %info.offered(), announced = %info.capabilities(), "handshake done");
-    } else {
-        event!(debug, ?event, "connection");
+/// What a turn of a connection came to.
+pub(crate) fn noticed(warnings: &Warnings, notice: &Notice<'_>, now: Instant) {
+    match notice {
+        Notice::Shed { peer, requests } => {
+            if let Some(suppressed) = warnings.admit(Warning::Shed, now) {
+                event!(warn, suppressed, %peer, requests, "too many requests: HAProxy got the fallback");
+            }
+        }
+        Notice::Held { peer, answers } => {
+            if let Some(suppressed) = warnings.admit(Warning::Held, now) {
+                event!(warn, suppressed, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
+            }
+        }
+        _ => {}
+    }
+}
+
+pub(crate) fn happened(peer: Peer, event: &Event<'_>) {
+    match event {
+        Event::Hello(info) => event!(
+            debug,
+            %peer,
+            offered = %info.offered(),
+            announced = %info.capabilities(),
+            max_frame_size = info.max_frame_size(),
+            "handshake done"
+        ),
+        Event::Abandoned { stream_id, frame_id, by } => {
+            event!(debug, %peer, stream_id, frame_id, ?by, "fragmented payload given up");
+        }
+        Event::HealthCheck { healthy } => event!(debug, %peer, healthy, "health check"),
+        Event::Disconnected { status } => event!(debug, %peer, %status, "HAProxy said goodbye"),
+        _ => {}
     }
 }

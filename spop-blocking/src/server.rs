@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spop_proto::server::{AcceptBackoff, Seats, Warning};
-use spop_proto::{Endpoint, Health, Peer, Report, Service};
+use spop_proto::{Endpoint, Health, Peer, Report, Service, Stats};
 
 use crate::agent::Agent;
 use crate::connection;
@@ -66,6 +66,12 @@ impl<S: Service, L: Listener> Server<S, L> {
         self.agent.health()
     }
 
+    /// What the agent counts while it runs.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.agent.stats()
+    }
+
     /// What ends [`run`](Self::run).
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
@@ -76,9 +82,12 @@ impl<S: Service, L: Listener> Server<S, L> {
     /// on stop. Where no thread can be had for a connection it is dropped.
     ///
     /// # Errors
-    /// When there is no thread to accept connections on, or none for the workers.
+    /// When there is no thread to accept connections on, or none for the workers (or, with the feature
+    /// `metrics`, none to publish on).
     pub fn run(self) -> io::Result<Report> {
         event!(info, listen = %self.local, "agent listening");
+        #[cfg(feature = "metrics")]
+        let _publishing = crate::publishing::Publishing::start(self.stats())?;
         let Self { mut agent, listener, stop, .. } = self;
         let (config, switch) = agent.config.for_server();
         agent.config = config;
@@ -203,6 +212,7 @@ impl<S: Service> Accepting<S> {
         books.report.accepted();
         let Some(admission) = self.seats.admit(books.open) else {
             books.report.turned_away();
+            self.agent.stats().turned_away();
             return Ok(());
         };
         books.open += 1;

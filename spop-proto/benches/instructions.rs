@@ -35,7 +35,7 @@ use std::time::Instant;
 use common::*;
 use spop_proto::handler::{Concurrent, HandlerFn, Inline, ServiceFn};
 use spop_proto::wire::{Frame, Messages};
-use spop_proto::{AgentConfig, AgentConnection, Event, answer_inline};
+use spop_proto::{AgentConfig, AgentConnection, Event, Stats, answer_inline};
 
 /// Rounds of the short run.
 const ROUNDS: u64 = 200;
@@ -108,7 +108,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "driver",
-        what: "a round through a Driver",
+        what: "inline through a Driver, each a wake-up",
         answers: 1,
         limit: None,
         only: None,
@@ -223,10 +223,15 @@ fn one(conn: &mut AgentConnection, input: &[u8], now: Instant) -> usize {
     round(conn, input, now, answer)
 }
 
+/// As adapters do it.
+fn counted() -> AgentConfig {
+    AgentConfig::new().count_in(Stats::new("bench"))
+}
+
 fn driver(rounds: u64) {
     let now = Instant::now();
     let dispatch = Inline::new(ServiceFn::new(answer));
-    let mut turn = driven(&dispatch, connection(AgentConfig::new(), OLD, now), now);
+    let mut turn = driven(&dispatch, connection(counted(), OLD, now), now);
     let input = notify(1, &arguments(3));
     for _ in 0..rounds {
         assert_ne!(turn(black_box(&input)), 0);
@@ -236,7 +241,7 @@ fn driver(rounds: u64) {
 fn suspend(rounds: u64) {
     let now = Instant::now();
     let dispatch = Concurrent::new(HandlerFn::new(answer_later));
-    let mut turn = driven(&dispatch, connection(AgentConfig::new(), OLD, now), now);
+    let mut turn = driven(&dispatch, connection(counted(), OLD, now), now);
     let input = notifies(WINDOW, &arguments(3));
     for _ in 0..rounds {
         assert_ne!(turn(black_box(&input)), 0);

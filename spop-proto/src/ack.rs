@@ -1,5 +1,7 @@
 //! The answer to a NOTIFY.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::handler::Exchange;
@@ -184,6 +186,11 @@ impl<'a> Ack<'a> {
         };
         self.fail(&failure);
         Err(failure)
+    }
+
+    /// The argument that names requests in a log.
+    pub(crate) fn request_id_argument(&self) -> Option<&Arc<str>> {
+        self.tx.config.request_id_argument()
     }
 
     /// Sends the fallback answer for what a handler failed with.

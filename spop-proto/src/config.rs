@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::inflight::Owed;
 use crate::server::{Health, HealthState, LameDuck};
+use crate::stats::Stats;
 use crate::tx::Reason;
 use crate::vars::{NameError, Var, check_name, check_prefix};
 use crate::wire::{Action, Actions, Scope, Value, encode_set_var};
@@ -52,6 +53,8 @@ struct Inner {
     health: Health,
     lame_duck: LameDuck,
     owed: Owed,
+    stats: Option<Stats>,
+    request_id: Option<Arc<str>>,
 }
 
 impl Default for Inner {
@@ -70,6 +73,8 @@ impl Default for Inner {
             health: Health::default(),
             lame_duck: LameDuck::default(),
             owed: Owed::default(),
+            stats: None,
+            request_id: None,
         }
     }
 }
@@ -226,6 +231,16 @@ impl AgentConfig {
         }
     }
 
+    /// The argument in which HAProxy sends the request's `unique-id` (`args id=unique-id`), to be in
+    /// every log line about that request as `request_id`: the line in HAProxy's log (`%ID`) is then found
+    /// by it. Default none. It is text of the peer: escaped, and at most 128 bytes of it are written.
+    ///
+    /// Name no argument whose value should not be in a log; of all others none ever is.
+    #[must_use]
+    pub fn request_id(self, argument: &str) -> Self {
+        self.with(|inner| inner.request_id = Some(argument.into()))
+    }
+
     /// The limits.
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
@@ -237,6 +252,26 @@ impl AgentConfig {
     #[must_use]
     pub fn health(&self) -> Health {
         self.inner.health.clone()
+    }
+
+    /// Where the connections with this configuration are counted, all together. Default nowhere, besides
+    /// in each connection; adapters give each agent counters of its own, whatever its configuration is a
+    /// clone of.
+    #[must_use]
+    pub fn count_in(self, stats: Stats) -> Self {
+        self.with(|inner| inner.stats = Some(stats))
+    }
+
+    /// What [`count_in`](Self::count_in) named.
+    #[must_use]
+    pub fn stats(&self) -> Option<&Stats> {
+        self.inner.stats.as_ref()
+    }
+
+    /// What [`request_id`](Self::request_id) named.
+    #[must_use]
+    pub fn request_id_argument(&self) -> Option<&Arc<str>> {
+        self.inner.request_id.as_ref()
     }
 
     /// The limits in force.

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crate::agent::{AgentConnection, Event, Interest};
 use crate::error::ProtocolError;
 use crate::handler::{Exchange, HandlerError, Turn};
+use crate::request_id::{Failed, RequestId};
 use crate::server::Closed;
+use crate::stats::Tally;
 use crate::tasks::{Failure, Tasks, panic_text};
 use crate::tx::Tx;
 use crate::{Ack, AgentConfig, Notify, Peer};
@@ -21,13 +23,40 @@ pub enum Notice<'a> {
     /// An event that asks for nothing.
     Event(&'a Event<'a>),
     /// A handler gave no answer; HAProxy got the fallback.
-    Failure(Failure),
+    Failure {
+        /// What it gave instead.
+        failure: Failure,
+        /// Which request it was.
+        request: RequestId<'a>,
+    },
+    /// An answer was late; HAProxy got the fallback.
+    Late {
+        /// Who asked.
+        peer: Peer,
+        /// Which request it was.
+        request: RequestId<'a>,
+    },
     /// The peer broke the protocol or a time limit; the connection is closing.
     Error {
         /// Who did.
         peer: Peer,
         /// What it did.
         error: ProtocolError,
+    },
+    /// Requests that got the fallback at once: more were owed, or held back, than the limits allow, or
+    /// the agent is about to leave.
+    Shed {
+        /// Who asked.
+        peer: Peer,
+        /// How many in this turn.
+        requests: u64,
+    },
+    /// Answers were held back for a while: see [`Pacing`](crate::Pacing).
+    Held {
+        /// Who asked.
+        peer: Peer,
+        /// How many in this turn.
+        answers: u64,
     },
 }
 
@@ -63,6 +92,23 @@ impl<F> Driver<F> {
     #[must_use]
     pub fn new(conn: AgentConnection) -> Self {
         Self { conn, tasks: Tasks::default(), leaving: Leaving::No }
+    }
+
+    /// What this wake-up counts: to be [published](Self::publish) at its end.
+    #[must_use]
+    #[inline]
+    pub fn tally(&self) -> Tally {
+        Tally::new(&self.conn)
+    }
+
+    /// Ends a wake-up: see [`Tally::publish`].
+    pub fn publish(
+        &self,
+        tally: &mut Tally,
+        clock: impl FnOnce() -> Instant,
+        log: impl FnMut(Notice<'_>),
+    ) {
+        tally.publish(&self.conn, clock, log);
     }
 
     /// What to wait for. See [`AgentConnection::interest`].
@@ -123,10 +169,18 @@ impl<F> Driver<F> {
 
     /// Does what is due at the deadline of [`interest`](Self::interest).
     pub fn handle_timeout(&mut self, now: Instant, log: &mut impl FnMut(Notice<'_>)) {
+        let peer = self.conn.info().peer();
+        let before = self.conn.stats().deadlines;
         if let Err(error) = self.conn.handle_timeout(now) {
-            log(Notice::Error { peer: self.conn.info().peer(), error });
+            log(Notice::Error { peer, error });
         }
-        self.tasks.cancel_stale(&self.conn);
+        let mut late = self.conn.stats().deadlines - before;
+        self.tasks.cancel_stale(&self.conn, |request| {
+            if late > 0 {
+                late -= 1;
+                log(Notice::Late { peer, request });
+            }
+        });
         if self.conn.buffered() == 0 {
             self.tasks.trim();
         }
@@ -141,15 +195,17 @@ impl<F> Driver<F> {
 }
 
 impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
-    /// Takes the answers of futures that were woken.
+    /// Begins a turn, for which the clock was just read: takes the answers of futures that were woken.
     #[inline]
     pub fn poll_answers(
         &mut self,
         context: &Context<'_>,
         now: Instant,
+        tally: &mut Tally,
         log: &mut impl FnMut(Notice<'_>),
     ) {
-        self.tasks.poll(&mut self.conn, context, now, |failure| tell(log, failure));
+        tally.clock(&self.conn, now);
+        self.tasks.poll(&mut self.conn, context, now, tally, |failure, id| tell(log, failure, id));
     }
 
     /// Takes what was read, all of it, and has each NOTIFY in it served.
@@ -165,8 +221,9 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
         loop {
             match self.conn.receive(&mut input, now) {
                 Ok(Some(Event::Notify(notify, ack))) => {
-                    if let Err(failure) = self.tasks.start(notify, ack, context, &mut serve) {
-                        tell(log, failure);
+                    let failed = self.tasks.start(notify, ack, context, &mut serve);
+                    if let Err(Failed { failure, argument }) = failed {
+                        tell(log, failure, RequestId::of(notify, argument.as_deref()));
                     }
                 }
                 Ok(Some(event)) => log(Notice::Event(&event)),
@@ -179,14 +236,15 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
         }
         // HAProxy may have asked anew with the same ids, or said goodbye.
         if self.tasks.parked() > usize::try_from(self.conn.in_flight()).unwrap_or(usize::MAX) {
-            self.tasks.cancel_stale(&self.conn);
+            self.tasks.cancel_stale(&self.conn, |_| {});
         }
     }
 }
 
 /// An error's text is the user's code, and no reason for a connection to end either.
-fn tell(log: &mut impl FnMut(Notice<'_>), failure: Failure) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| log(Notice::Failure(failure)))) {
+fn tell(log: &mut impl FnMut(Notice<'_>), failure: Failure, request: RequestId<'_>) {
+    let notice = Notice::Failure { failure, request };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| log(notice))) {
         let _ = panic_text(panic);
     }
 }

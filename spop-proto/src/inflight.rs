@@ -123,6 +123,12 @@ impl InFlight {
         (slot.owed && slot.serial == key.serial).then_some(slot.ids)
     }
 
+    /// When the answer of a key is late, unless the key is stale.
+    pub(crate) fn deadline(&self, key: Key) -> Option<Instant> {
+        let slot = self.table.as_deref()?.slot(key.slot)?;
+        slot.deadline.filter(|_| slot.owed && slot.serial == key.serial)
+    }
+
     /// Takes an answer out of the table; false where the key is stale.
     pub(crate) fn remove(&mut self, key: Key) -> bool {
         let known = self.get(key).is_some();

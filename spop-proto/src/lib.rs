@@ -63,6 +63,7 @@
 //!
 //! # Features
 //! - `serde` (off by default): `Message::deserialize` reads all arguments of a message into a type.
+//! - `metrics` (off by default): `stats::Publisher` gives what an agent counts to the `metrics` facade.
 
 mod ack;
 mod agent;
@@ -76,13 +77,15 @@ mod error;
 pub mod handler;
 mod inflight;
 mod info;
+pub mod logging;
 mod pacing;
 mod reassembly;
 mod request;
+mod request_id;
 mod router;
 mod rx;
 pub mod server;
-mod stats;
+pub mod stats;
 mod status;
 mod tasks;
 pub mod testing;
@@ -102,9 +105,10 @@ pub use error::{FirstBytes, Part, ProtocolError, Waiting, When};
 pub use handler::{Dispatch, Exchange, Handler, HandlerError, Service, Turn};
 pub use info::{ConnectionInfo, Peer};
 pub use request::{ArgError, FromValue, Mismatch, Notify};
+pub use request_id::RequestId;
 pub use router::{Declared, Description, Kind, ParseDescriptionError, Router};
 pub use server::{Health, HealthState, Report};
-pub use stats::ConnectionStats;
+pub use stats::{ConnectionStats, Snapshot, Stats};
 pub use status::Status;
 pub use tasks::{Failure, answer_inline};
 pub use tx::Cause;

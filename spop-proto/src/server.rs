@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{AgentConfig, AgentConnection, CloseReason, ConnectionStats, Limits, Peer};
+use crate::{
+    AgentConfig, AgentConnection, Cause, CloseReason, ConnectionStats, Failure, Limits, Peer,
+};
 
 /// Whether an agent wants requests; what health checks (`option spop-check`) are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -209,17 +211,14 @@ impl Default for LogLimiter {
 /// fails a thousand times a second must not fill a disk.
 #[derive(Debug, Default)]
 pub struct Warnings {
-    handler: Mutex<LogLimiter>,
-    protocol: Mutex<LogLimiter>,
-    connections: Mutex<LogLimiter>,
-    accept: Mutex<LogLimiter>,
+    limiters: [Mutex<LogLimiter>; Warning::COUNT],
 }
 
 /// A kind of warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// A handler gave no answer.
+    /// A handler gave no answer: it returned an error, or that of another request.
     Handler,
     /// A peer was refused, or broke the protocol.
     Protocol,
@@ -227,17 +226,36 @@ pub enum Warning {
     Connections,
     /// Connections cannot be accepted.
     Accept,
+    /// An answer was late.
+    Deadline,
+    /// There are too many requests.
+    Shed,
+    /// Answers are held back.
+    Held,
+    /// A handler panicked.
+    Panic,
+    /// An answer did not fit the frame.
+    TooBig,
+}
+
+impl Warning {
+    const COUNT: usize = Self::TooBig as usize + 1;
+
+    /// The kind of that failure.
+    #[must_use]
+    pub fn of(failure: &Failure) -> Self {
+        match failure.cause() {
+            Cause::Panic => Self::Panic,
+            Cause::TooBig => Self::TooBig,
+            _ => Self::Handler,
+        }
+    }
 }
 
 impl Warnings {
     /// Whether to write a line of that kind; if so, how many were held back since the last one.
     pub fn admit(&self, kind: Warning, now: Instant) -> Option<u64> {
-        let limiter = match kind {
-            Warning::Handler => &self.handler,
-            Warning::Protocol => &self.protocol,
-            Warning::Connections => &self.connections,
-            Warning::Accept => &self.accept,
-        };
+        let limiter = self.limiters.get(kind as usize)?;
         limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
     }
 }
@@ -389,13 +407,15 @@ mod tests {
     fn each_kind_of_warning_has_a_limiter() {
         let warnings = Warnings::default();
         let now = Instant::now();
-        let kinds = [Warning::Handler, Warning::Protocol, Warning::Connections, Warning::Accept];
+        use Warning::*;
+        let kinds = [Handler, Protocol, Connections, Accept, Deadline, Shed, Held, Panic, TooBig];
+        assert_eq!(kinds.len(), Warning::COUNT);
         for kind in kinds {
             assert_eq!(warnings.admit(kind, now), Some(0));
             assert_eq!(warnings.admit(kind, now), None);
         }
         let later = now + Duration::from_secs(10);
-        assert_eq!(warnings.admit(Warning::Protocol, later), Some(1));
+        assert_eq!(warnings.admit(Protocol, later), Some(1));
     }
 
     #[test]

@@ -15,7 +15,9 @@ use crate::ack::{Ack, SetError, Ticket};
 use crate::agent::AgentConnection;
 use crate::handler::{Exchange, HandlerError, Turn};
 use crate::request::Notify;
+use crate::request_id::{Failed, RequestId};
 use crate::router::RoutePanicked;
+use crate::stats::Tally;
 use crate::tx::Cause;
 
 /// Exchanges kept for reuse, and the most memory one may hold to be kept.
@@ -113,6 +115,8 @@ struct Parking<F> {
 }
 
 struct Slot<F> {
+    /// Of the request it answers, where requests have ids. Its memory is used again.
+    id: Vec<u8>,
     future: Pin<Box<Option<F>>>,
     /// What it answers; `None` while the slot is free.
     owed: Option<Ticket>,
@@ -193,10 +197,15 @@ impl<F> Tasks<F> {
 
     /// Drops the futures whose answer nobody waits for any more: to be called after deadlines
     /// were handled.
-    pub(crate) fn cancel_stale(&mut self, conn: &AgentConnection) {
+    pub(crate) fn cancel_stale(
+        &mut self,
+        conn: &AgentConnection,
+        mut each: impl FnMut(RequestId<'_>),
+    ) {
         let Some(parking) = self.parking.as_deref_mut() else { return };
         for (at, slot) in parking.slots.iter_mut().enumerate() {
             if slot.owed.as_ref().is_some_and(|ticket| !conn.owes(ticket)) {
+                each(RequestId::copied(&slot.id));
                 slot.owed = None;
                 slot.clear();
                 parking.free.push(at);
@@ -218,7 +227,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
         mut ack: Ack<'_>,
         context: &Context<'_>,
         serve: impl FnOnce(Notify<'_>, &mut Ack<'_>, &mut dyn FnMut() -> Exchange) -> Turn<F>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Failed<Failure>> {
         let bounds = ack.bounds();
         let parking = &mut self.parking;
         let mut own = || {
@@ -235,13 +244,14 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
                 // The answer is the exchange's, whether or not the future waits.
                 ack.clear();
                 let parking = self.parking.get_or_insert_default();
-                return parking.first_poll(ack, context, future);
+                return parking.first_poll(notify, ack, context, future);
             }
             Ok(Turn::Done(Err(error))) => Failure::of(error),
             Err(panic) => Failure::Panic(panic_text(panic)),
         };
+        let argument = ack.request_id_argument().cloned();
         ack.fail(&failure);
-        Err(failure)
+        Err(Failed { failure, argument })
     }
 
     /// Polls the futures that were woken and hands their answers to the connection. `context` is
@@ -252,12 +262,13 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
         conn: &mut AgentConnection,
         context: &Context<'_>,
         now: Instant,
-        log: impl FnMut(Failure),
+        tally: &mut Tally,
+        log: impl FnMut(Failure, RequestId<'_>),
     ) {
         if let Some(parking) = self.parking.as_deref_mut()
             && parking.parked() > 0
         {
-            parking.poll(conn, context, now, log);
+            parking.poll(conn, context, now, tally, log);
         }
     }
 }
@@ -278,15 +289,20 @@ impl<F> Parking<F> {
 impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
     fn first_poll(
         &mut self,
+        notify: Notify<'_>,
         ack: Ack<'_>,
         context: &Context<'_>,
         future: F,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Failed<Failure>> {
         let at = self.place(future);
         let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
         slot.flag.woken.store(false, Ordering::Release);
         match slot.poll() {
             Poll::Pending => {
+                match ack.request_id_argument() {
+                    Some(argument) => RequestId::of(notify, Some(argument)).copy_to(&mut slot.id),
+                    None => slot.id.clear(),
+                }
                 slot.owed = Some(ack.defer());
                 self.shared.register(context);
                 // It may have been woken while there was nobody to wake in turn.
@@ -297,7 +313,8 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
             }
             Poll::Ready(result) => {
                 self.free.push(at);
-                self.settle(result, ack)
+                let argument = ack.request_id_argument().cloned();
+                self.settle(result, ack).map_err(|failure| Failed { failure, argument })
             }
         }
     }
@@ -313,7 +330,8 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
         let flag = Flag { woken: AtomicBool::new(false), shared: Arc::clone(&self.shared) };
         let flag = Arc::new(flag);
         let waker = Waker::from(Arc::clone(&flag));
-        self.slots.push(Slot { future: Box::pin(Some(future)), owed: None, flag, waker });
+        let future = Box::pin(Some(future));
+        self.slots.push(Slot { id: Vec::new(), future, owed: None, flag, waker });
         self.slots.len() - 1
     }
 
@@ -322,15 +340,17 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
         conn: &mut AgentConnection,
         context: &Context<'_>,
         now: Instant,
-        mut log: impl FnMut(Failure),
+        tally: &mut Tally,
+        mut log: impl FnMut(Failure, RequestId<'_>),
     ) {
         self.shared.register(context);
         if !self.shared.woken.swap(false, Ordering::AcqRel) {
             return;
         }
         for at in 0..self.slots.len() {
-            if let Err(failure) = self.poll_slot(at, conn, now) {
-                log(failure);
+            if let Err(failure) = self.poll_slot(at, conn, now, tally) {
+                let id = self.slots.get(at).map_or(&[][..], |slot| &slot.id);
+                log(failure, RequestId::copied(id));
             }
         }
     }
@@ -340,6 +360,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
         at: usize,
         conn: &mut AgentConnection,
         now: Instant,
+        tally: &mut Tally,
     ) -> Result<(), Failure> {
         let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
         if slot.owed.is_none() || !slot.flag.woken.swap(false, Ordering::AcqRel) {
@@ -348,8 +369,12 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
         let Poll::Ready(result) = slot.poll() else { return Ok(()) };
         let Some(ticket) = slot.owed.take() else { return Ok(()) };
         self.free.push(at);
+        let owed_for = conn.owed_for(&ticket, now);
         match conn.answer(ticket, now) {
-            Ok(ack) => self.settle(result, ack),
+            Ok(ack) => {
+                tally.answered(owed_for.unwrap_or_default());
+                self.settle(result, ack)
+            }
             // Too late: the deadline has answered, or HAProxy has asked anew.
             Err(_) => {
                 if let Ok(Ok(exchange)) = result {

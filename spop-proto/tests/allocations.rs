@@ -26,7 +26,7 @@ use spop_proto::driver::{Driver, Notice};
 use spop_proto::handler::{Concurrent, HandlerFn};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Dispatch, Event, Exchange, HandlerError, Limits, Notify,
-    Router, Scope, Ticket, Var, answer_inline,
+    Router, Scope, Stats, Ticket, Var, answer_inline,
 };
 
 const ROUNDS: usize = 100;
@@ -65,7 +65,8 @@ fn handle(notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
 }
 
 fn connection() -> AgentConnection {
-    let rig = Rig::ready(AgentConfig::new());
+    // What is counted is told to the agent's counters too, and requests have ids.
+    let rig = Rig::ready(AgentConfig::new().count_in(Stats::new("test")).request_id("host"));
     rig.conn
 }
 
@@ -245,8 +246,10 @@ fn concurrent_handlers_allocate_nothing() {
         allocations(|| {
             let context = Context::from_waker(Waker::noop());
             let log = &mut |notice: Notice<'_>| panic!("{notice:?}");
+            let tally = &mut driver.tally();
             driver.receive(&input, &context, now, |n, a, own| dispatch.serve(n, a, own), log);
-            driver.poll_answers(&context, now, log);
+            driver.poll_answers(&context, now, tally, log);
+            driver.publish(tally, || now, &mut *log);
             // In the order in which the futures got ready.
             assert_eq!(driver.transmit().len(), expected.len());
             driver.transmitted(expected.len());
@@ -264,8 +267,10 @@ fn routed(dispatch: &impl Dispatch) -> u64 {
     allocations(|| {
         let context = Context::from_waker(Waker::noop());
         let log = &mut |notice: Notice<'_>| panic!("{notice:?}");
+        let tally = &mut driver.tally();
         driver.receive(&input, &context, now, |n, a, own| dispatch.serve(n, a, own), log);
-        driver.poll_answers(&context, now, log);
+        driver.poll_answers(&context, now, tally, log);
+        driver.publish(tally, || now, &mut *log);
         assert_eq!(driver.transmit().len(), expected.len());
         driver.transmitted(expected.len());
     })

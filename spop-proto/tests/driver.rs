@@ -59,7 +59,7 @@ impl Rig {
             now,
             |_, _, own| Turn::Later(serve(own())),
             &mut |notice: Notice<'_>| {
-                if let Notice::Failure(failure) = notice {
+                if let Notice::Failure { failure, .. } = notice {
                     failures.push(failure.to_string());
                 }
             },

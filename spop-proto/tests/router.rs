@@ -308,7 +308,7 @@ fn a_failure_is_counted_and_logged_once() {
         let mut lines = Vec::new();
         for _ in 0..2 {
             let mut log = |notice: Notice<'_>| {
-                if let Notice::Failure(failure) = notice {
+                if let Notice::Failure { failure, .. } = notice {
                     lines.push(failure.to_string());
                 }
             };

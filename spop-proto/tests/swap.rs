@@ -114,7 +114,7 @@ fn what_was_asked_before_is_answered_by_the_handler_of_before() {
     assert_eq!(Arc::strong_count(&before), 2, "the future of before has one");
     driver.receive(&notify(3), &context, start, |n, ack, own| dispatch.serve(n, ack, own), log);
     gate.open();
-    driver.poll_answers(&context, start, log);
+    driver.poll_answers(&context, start, &mut driver.tally(), log);
     assert_eq!(driver.transmit(), [says(3, 2), says(1, 1)].concat());
     assert_eq!(Arc::strong_count(&before), 1, "dropped with its last answer");
 }

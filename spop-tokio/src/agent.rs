@@ -11,7 +11,7 @@ use spop_proto::handler::{Concurrent, Dispatch, HandlerFn, Inline, ServiceFn};
 use spop_proto::server::{Closed, Warnings};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Endpoint, Exchange, Handler, HandlerError, Health, Limits,
-    Notify, Peer, Service,
+    Notify, Peer, Service, Stats,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -103,20 +103,27 @@ impl<D: Dispatch> Agent<D> {
     pub fn with(dispatch: D) -> Self {
         Self {
             shared: Arc::new(Shared { dispatch, warnings: Warnings::default() }),
-            config: AgentConfig::new(),
+            config: AgentConfig::new().count_in(Stats::new("tokio")),
             lame_duck: Duration::ZERO,
         }
     }
 
     /// Sets the configuration, limits included. The health switch is then the configuration's.
     pub fn config(mut self, config: AgentConfig) -> Self {
-        self.config = config;
+        self.config = config.count_in(self.stats());
         self
     }
 
     /// Sets the limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config = self.config.limits(limits);
+        self
+    }
+
+    /// Names the argument in which HAProxy sends its `unique-id`, for the log: see
+    /// [`AgentConfig::request_id`].
+    pub fn request_id(mut self, argument: &str) -> Self {
+        self.config = self.config.request_id(argument);
         self
     }
 
@@ -132,6 +139,12 @@ impl<D: Dispatch> Agent<D> {
     #[must_use]
     pub fn health(&self) -> Health {
         self.config.health()
+    }
+
+    /// What the agent counts, for a monitoring system: see [`Stats`].
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.config.stats().cloned().unwrap_or_default()
     }
 
     /// Listens on `127.0.0.1:12345`, `[::1]:12345`, `unix:/run/agent.sock`; port 0 lets the system

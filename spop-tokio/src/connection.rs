@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use spop_proto::driver::{Driver, LazyTimer, Notice, TimerStep};
 use spop_proto::handler::Dispatch;
 use spop_proto::server::Closed;
+use spop_proto::stats::Tally;
 use spop_proto::{AgentConnection, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
@@ -61,13 +62,17 @@ where
                 stop = None;
                 driver.leave();
             }
+            // On the stack: an idle connection has none.
+            let tally = &mut driver.tally();
+            let mut state = None;
             for turn in 1..=TURNS {
                 let now = now();
                 let log = &mut |notice: Notice<'_>| tell(&notice, &shared.warnings, now);
-                driver.poll_answers(cx, now, log);
+                driver.poll_answers(cx, now, tally, log);
                 let mut full = false;
                 let read = socket.read(&mut driver, cx, now, |driver, cx, input| {
                     full = input.len() == READ;
+                    tally.received(input.len());
                     driver.receive(
                         input,
                         cx,
@@ -77,21 +82,26 @@ where
                     );
                 });
                 driver.after_read(read, full && turn < TURNS, now);
-                let wrote = socket.write(&mut driver, cx, now);
+                let wrote = socket.write(&mut driver, tally, cx, now);
                 let want = driver.interest();
                 if want.done {
-                    return Poll::Ready(());
+                    state = Some(Poll::Ready(()));
+                    break;
                 }
                 let due = poll_due(sleep.as_mut(), &mut timer, cx, want.deadline, now);
                 if due {
                     driver.handle_timeout(now, log);
                 }
                 if !(read || wrote || due || want.ready) {
-                    return Poll::Pending;
+                    state = Some(Poll::Pending);
+                    break;
                 }
             }
-            cx.waker().wake_by_ref();
-            Poll::Pending
+            driver.publish(tally, now, |notice| tell(&notice, &shared.warnings, now()));
+            state.unwrap_or_else(|| {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
         })
         .await;
         // For streams that say goodbye themselves, such as TLS; not for ever.
@@ -154,7 +164,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// One write; false when there is nothing to write or the stream takes nothing.
-    fn write<F>(&mut self, driver: &mut Driver<F>, cx: &mut Context<'_>, now: Instant) -> bool {
+    fn write<F>(
+        &mut self,
+        driver: &mut Driver<F>,
+        tally: &mut Tally,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> bool {
         let output = driver.transmit();
         let mut wrote = false;
         if !output.is_empty() {
@@ -162,6 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 Poll::Pending => {}
                 Poll::Ready(Ok(written)) if written > 0 => {
                     driver.transmitted(written);
+                    tally.sent(written);
                     self.unflushed = true;
                     wrote = true;
                 }

@@ -46,7 +46,14 @@
 //! With the feature `tracing` (on by default): warnings for refused handshakes, broken protocol
 //! and failing handlers, each kind at most once in ten seconds with the number held back; debug
 //! for connections and why they ended. Ordinary ends, resets among them, are never more than
-//! debug. Values from requests are never logged.
+//! debug. Values from requests are never logged, but for one that you may choose:
+//! [`Agent::request_id`]. All lines and fields are listed in [`spop_proto::logging`].
+//!
+//! # Metrics
+//! [`Agent::stats`], or [`Server::stats`], is a handle to counters and to the times answers took, at any
+//! time and without a cost for requests: [`Stats::snapshot`], and [`Snapshot::prometheus`] for the page
+//! that Prometheus reads. With the feature `metrics` (off by default) they go to the recorder of the
+//! `metrics` facade too, once a second while the agent runs.
 
 #![cfg_attr(
     not(feature = "tracing"),
@@ -67,8 +74,8 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
     Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message, Notify,
-    Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Value, Var,
-    testing,
+    Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Snapshot, Stats,
+    Value, Var, testing,
 };
 
 /// The README's agent compiles.

@@ -28,12 +28,29 @@ pub(crate) use {event, warning};
 /// Tells what a connection has to say. Names and sizes, never values of a request.
 pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
     match notice {
-        Notice::Failure(failure) => {
-            warning!(warnings, Warning::Handler, now, %failure, "no answer: HAProxy got the fallback");
+        Notice::Failure { failure, request } => {
+            warning!(
+                warnings, Warning::of(failure), now,
+                request_id = request.found().map(tracing::field::display), %failure,
+                "no answer: HAProxy got the fallback"
+            );
+        }
+        Notice::Late { peer, request } => {
+            warning!(
+                warnings, Warning::Deadline, now,
+                request_id = request.found().map(tracing::field::display), %peer,
+                "late answer: HAProxy got the fallback"
+            );
         }
         Notice::Error { peer, error } => {
             // The span, which knows the peer, may be too detailed for the log's level.
             warning!(warnings, Warning::Protocol, now, %peer, %error, status = %error.status(), "refused");
+        }
+        Notice::Shed { peer, requests } => {
+            warning!(warnings, Warning::Shed, now, %peer, requests, "too many requests: HAProxy got the fallback");
+        }
+        Notice::Held { peer, answers } => {
+            warning!(warnings, Warning::Held, now, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
         }
         Notice::Event(Event::Hello(info)) => {
             #[cfg(feature = "tracing")]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use spop_proto::handler::Dispatch;
 use spop_proto::server::{AcceptBackoff, Closed, Seats, Warning};
-use spop_proto::{Endpoint, Health, Peer, Report};
+use spop_proto::{Endpoint, Health, Peer, Report, Stats};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
@@ -44,6 +44,12 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
         self.agent.health()
     }
 
+    /// What the agent counts while it runs.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.agent.stats()
+    }
+
     /// Serves until the process ends. The result is there for `main` to return; failures to
     /// accept are waited out, never returned.
     ///
@@ -58,6 +64,15 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
     /// Dropping the future ends all connections at once.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Report {
         event!(info, listen = %self.local, "agent listening");
+        #[cfg(feature = "metrics")]
+        let published = self.stats();
+        let serving = self.serve(stop);
+        #[cfg(feature = "metrics")]
+        let serving = publishing(serving, published);
+        serving.await
+    }
+
+    async fn serve(self, stop: impl Future<Output = ()>) -> Report {
         let Self { agent, listener, .. } = self;
         let leave = Arc::new(Notify::new());
         let mut accepting = Accepting {
@@ -151,6 +166,7 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
         self.connections.report.accepted();
         let Some(admission) = self.seats.admit(self.connections.tasks.len()) else {
             self.connections.report.turned_away();
+            self.agent.stats().turned_away();
             return;
         };
         let agent = &self.agent;
@@ -187,6 +203,19 @@ impl Connections {
             self.report.ended(closed, stopping);
         } else {
             event!(error, "the task of a connection panicked: please report this");
+        }
+    }
+}
+
+/// The same, and publishes once a second, and at the end.
+#[cfg(feature = "metrics")]
+async fn publishing<T>(serving: impl Future<Output = T>, stats: Stats) -> T {
+    let mut publisher = spop_proto::stats::Publisher::new(stats);
+    let mut serving = pin!(serving);
+    loop {
+        tokio::select! {
+            served = &mut serving => return served,
+            () = sleep(spop_proto::stats::Publisher::EVERY) => publisher.publish(),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! - `behaviours`: what is expected of them
 //! - `bench`: what a behaviour is given; `script`: the handler; `gate`: where handlers wait
 //! - `client`: HAProxy's side; `wire`: bytes by hand; `stream`: the sockets below both; `tls`
+//! - `log`: what agents log
 //! - `child`: an agent in a process of its own, to run out of file descriptors
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +31,7 @@ mod bench;
 mod child;
 mod client;
 mod gate;
+mod log;
 mod script;
 mod stream;
 mod tls;
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         return code;
     }
     be_quiet_about_panics_on_purpose();
+    log::keep();
     let mut arguments = Arguments::from_args();
     // The trials wait far more than they compute.
     arguments.test_threads.get_or_insert(8);

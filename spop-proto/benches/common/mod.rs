@@ -202,8 +202,8 @@ pub(crate) fn deferred_round(
     take(conn)
 }
 
-/// A driver, as a function that does one turn of it: a read, then the futures that were woken; it
-/// returns how much there is to write.
+/// A driver, as a function that does one wake-up of it: a read, the futures that were woken, and what was
+/// counted is published; it returns how much there is to write.
 pub(crate) fn driven<D: Dispatch>(
     dispatch: &D,
     conn: AgentConnection,
@@ -213,10 +213,14 @@ pub(crate) fn driven<D: Dispatch>(
     move |input| {
         let context = Context::from_waker(Waker::noop());
         let log = &mut |notice: Notice<'_>| panic!("{notice:?}");
+        let mut tally = driver.tally();
         driver.receive(input, &context, now, |n, ack, own| dispatch.serve(n, ack, own), log);
-        driver.poll_answers(&context, now, log);
+        driver.poll_answers(&context, now, &mut tally, log);
         let bytes = driver.transmit().len();
         driver.transmitted(bytes);
+        tally.received(input.len());
+        tally.sent(bytes);
+        driver.publish(&mut tally, || now, log);
         bytes
     }
 }

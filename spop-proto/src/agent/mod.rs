@@ -13,6 +13,8 @@ use crate::info::{ConnectionInfo, Peer};
 use crate::request::Notify;
 use crate::rx::Rx;
 use crate::server::Seat;
+use crate::stats::Stats;
+use crate::tx::Tx;
 use crate::wire::Capabilities;
 use crate::{AgentConfig, ConnectionStats, ProtocolError, Status};
 
@@ -199,7 +201,6 @@ pub struct AgentConnection {
     rx: Rx,
     core: Core,
     /// Its place among the connections of its server, if that counts them.
-    #[expect(dead_code, reason = "given back when dropped")]
     seat: Option<Seat>,
 }
 
@@ -207,6 +208,7 @@ impl AgentConnection {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(config: AgentConfig, peer: Peer, now: Instant) -> Self {
+        config.stats().into_iter().for_each(Stats::opened);
         let hello = now.checked_add(config.current_limits().hello);
         Self {
             rx: Rx::default(),
@@ -220,14 +222,16 @@ impl AgentConnection {
     /// HAProxy >= 3.1 would hold requests that nobody answers.)
     #[must_use]
     pub fn over_limit(config: AgentConfig, peer: Peer, now: Instant) -> Self {
+        config.stats().into_iter().for_each(Stats::opened);
         let end = now.checked_add(TURNED_AWAY_AFTER);
         let core = Core::new(config, peer, Phase::HelloOverLimit, end, now);
         Self { rx: Rx::default(), core, seat: None }
     }
 
     /// The same with a seat, which it keeps until it is dropped.
-    pub(crate) fn seated(self, seat: Seat) -> Self {
-        Self { seat: Some(seat), ..self }
+    pub(crate) fn seated(mut self, seat: Seat) -> Self {
+        self.seat = Some(seat);
+        self
     }
 
     /// Takes the peer's bytes and gives the next event, `None` when there is no more in them.
@@ -401,6 +405,21 @@ impl AgentConnection {
         ticket.connection == self.core.tx.serial && self.core.tx.in_flight.get(ticket.key).is_some()
     }
 
+    /// For how long the NOTIFY of a ticket has waited for its answer, since it was deferred; `None` where
+    /// it waits no more.
+    #[must_use]
+    #[inline]
+    pub fn owed_for(&self, ticket: &Ticket, now: Instant) -> Option<Duration> {
+        let Tx { in_flight, serial, .. } = &self.core.tx;
+        // Deferred with a deadline, it needs no time of its own.
+        let deadline = in_flight.deadline(ticket.key).filter(|_| ticket.connection == *serial)?;
+        Some(self.answer_timeout().saturating_sub(deadline.saturating_duration_since(now)))
+    }
+
+    pub(crate) fn answer_timeout(&self) -> Duration {
+        self.core.tx.config.current_limits().answer
+    }
+
     /// Answers owed: NOTIFYs that were deferred.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
@@ -476,6 +495,22 @@ impl AgentConnection {
         &self.core.tx.stats
     }
 
+    /// Its configuration.
+    #[must_use]
+    pub const fn config(&self) -> &AgentConfig {
+        &self.core.tx.config
+    }
+
+    /// The counters of its agent.
+    pub(crate) fn shared_stats(&self) -> Option<&Stats> {
+        self.core.tx.config.stats()
+    }
+
+    /// Tells connections apart.
+    pub(crate) const fn serial(&self) -> u64 {
+        self.core.tx.serial
+    }
+
     /// Why the connection is ending; `None` while it is not.
     #[must_use]
     pub fn close_reason(&self) -> Option<&CloseReason> {
@@ -487,5 +522,14 @@ impl AgentConnection {
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.rx.capacity() + self.core.capacity()
+    }
+}
+
+/// However it ends, it is not open any more.
+impl Drop for AgentConnection {
+    fn drop(&mut self) {
+        if let Some(stats) = self.shared_stats() {
+            stats.closed(self.close_reason(), self.info(), self.in_flight());
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::answer::{Answer, Done, Outcome};
 use crate::driver::{Driver, Notice};
 use crate::engine::{EngineConfig, EngineConnection, EngineEvent, StreamError};
 use crate::handler::{Exchange, HandlerError, Turn};
+use crate::stats::Stats;
 use crate::tasks::Failure;
 use crate::{Ack, AgentConnection, Notify, Peer};
 
@@ -118,6 +119,8 @@ where
         };
         let engine = engine.map_err(|error| error.to_string())?;
         let now = Instant::now();
+        // What is asked here is no part of what an agent counts.
+        let config = config.count_in(Stats::default());
         Ok(Self {
             haproxy: EngineConnection::new(engine, now),
             agent: Driver::new(AgentConnection::new(config, Peer::Unknown, now)),
@@ -134,12 +137,12 @@ where
         let Self { haproxy, agent, serve, payload, now, failure, end } = self;
         let now = *now;
         let log = &mut |notice: Notice<'_>| {
-            if let Notice::Failure(found) = notice {
+            if let Notice::Failure { failure: found, .. } = notice {
                 *failure = Some(found);
             }
         };
         loop {
-            agent.poll_answers(context, now, log);
+            agent.poll_answers(context, now, &mut agent.tally(), log);
             let mut wire = Vec::new();
             haproxy.swap_output(&mut wire);
             let said = !wire.is_empty();
@@ -181,7 +184,7 @@ where
         self.now = next.map_or(self.now, |next| next.max(self.now));
         let failure = &mut self.failure;
         self.agent.handle_timeout(self.now, &mut |notice| {
-            if let Notice::Failure(found) = notice {
+            if let Notice::Failure { failure: found, .. } = notice {
                 *failure = Some(found);
             }
         });

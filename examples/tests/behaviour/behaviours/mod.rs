@@ -5,6 +5,7 @@ mod descriptors;
 mod handlers;
 mod handshake;
 mod limits;
+mod logs;
 mod overload;
 mod payload;
 mod probes;
@@ -103,6 +104,10 @@ pub(crate) const ALL: &[Behaviour] = &[
     overtaking("stop_past_the_drain_deadline_with_answers_owed", stop::past_it_with_answers_owed),
     all("stop_as_a_lame_duck", stop::as_a_lame_duck),
     all("stop_during_a_storm", storm::stop_during_it),
+    all("log_about_requests", logs::about_requests),
+    all("log_without_request_ids", logs::without_an_id),
+    all("log_about_connections", logs::about_connections),
+    all("log_about_overload", logs::about_overload),
     all("unix_socket", sockets::unix),
     all("unix_socket_file", sockets::unix_file),
     all("tls", sockets::tls),

@@ -1,6 +1,24 @@
-//! What a connection counted.
+//! What is counted: by a connection, by an agent, and how a monitoring system reads it.
+
+mod histogram;
+mod kinds;
+mod page;
+#[cfg(feature = "metrics")]
+mod publisher;
+mod shared;
+mod snapshot;
+mod tally;
+mod visit;
 
 use core::ops::AddAssign;
+
+pub use self::histogram::Histogram;
+pub use self::kinds::{CloseKind, ConnectionKind};
+#[cfg(feature = "metrics")]
+pub use self::publisher::Publisher;
+pub use self::shared::Stats;
+pub use self::snapshot::Snapshot;
+pub use self::tally::Tally;
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $field:ident,)*) => {
@@ -18,6 +36,21 @@ macro_rules! stats {
         impl AddAssign<&Self> for ConnectionStats {
             fn add_assign(&mut self, other: &Self) {
                 $(self.$field = self.$field.wrapping_add(other.$field);)*
+            }
+        }
+
+        impl ConnectionStats {
+            /// How many counters there are.
+            pub(crate) const COUNTERS: usize = [$(stringify!($field)),*].len();
+
+            /// The counters in their order.
+            pub(crate) const fn to_array(self) -> [u64; Self::COUNTERS] {
+                [$(self.$field),*]
+            }
+
+            pub(crate) const fn from_array(counters: [u64; Self::COUNTERS]) -> Self {
+                let [$($field),*] = counters;
+                Self { $($field),* }
             }
         }
     };
@@ -65,6 +98,13 @@ impl ConnectionStats {
     #[must_use]
     pub const fn acks(&self) -> u64 {
         self.answered + self.fallbacks()
+    }
+
+    /// NOTIFYs that are in nobody's hands any more: answered, superseded, or given up with their
+    /// connection.
+    #[must_use]
+    pub const fn settled(&self) -> u64 {
+        self.acks() + self.superseded + self.abandoned
     }
 
     /// ACKs that carried the fallback answer.

@@ -1,0 +1,236 @@
+//! The counters that all connections of an agent share.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use super::ConnectionStats;
+use super::histogram::{BUCKETS, Histogram};
+use super::kinds::{CloseKind, ConnectionKind, STATUSES, status_index};
+use super::snapshot::Snapshot;
+use crate::{CloseReason, ConnectionInfo, ProtocolError};
+
+/// What an agent counts while it runs. Clones share it.
+///
+/// ```
+/// use spop_proto::{AgentConfig, Stats};
+///
+/// // Adapters do that themselves: `agent.stats()`, `server.stats()`.
+/// let stats = Stats::new("an event loop of one's own");
+/// let config = AgentConfig::new().count_in(stats.clone());
+/// # let _ = config;
+/// // Elsewhere, at any time:
+/// let now = stats.snapshot();
+/// println!("{now}");
+/// print!("{}", now.prometheus());
+/// ```
+///
+/// # What it costs
+/// A NOTIFY costs nothing: its connection counts in its own memory. What has changed is added here once
+/// in a turn, which is everything that was read and answered since the connection was woken, and
+/// connections are spread over several sets of counters, so that threads rarely meet. Nothing is
+/// allocated.
+///
+/// # How exact it is
+/// Counters lag behind by a turn. A snapshot is not taken at one instant: while requests are answered,
+/// numbers may be off by those of the moment. They are exact when nothing goes on.
+///
+/// # What the time of an answer is
+/// From the read that brought the NOTIFY (the last part of it) to the moment its answer was handed to
+/// the socket; how long HAProxy takes to read it, and how long it is held back for (see
+/// [`Pacing`](crate::Pacing)), is not in it. The clock is read once in a turn, not for each request:
+/// what is answered inline in a turn has the time of that turn, so that twenty requests which arrive
+/// together and take 10 µs each count as twenty of 200 µs. That is what HAProxy waits for, as their
+/// answers leave together. For an answer that was deferred the two readings are those of the turn that
+/// took the NOTIFY and of the turn that took the answer. An answer that is late counts with
+/// [`Limits::answer_timeout`](crate::Limits::answer_timeout).
+#[derive(Clone, Debug)]
+pub struct Stats(Arc<Shared>);
+
+/// More than the processors that answer at the same moment, usually, and little memory.
+const SHARDS: usize = 8;
+
+#[derive(Debug)]
+struct Shared {
+    runtime: &'static str,
+    opened: AtomicU64,
+    kinds: [AtomicU64; ConnectionKind::ALL.len()],
+    ended: [AtomicU64; CloseKind::ALL.len()],
+    statuses: [AtomicU64; STATUSES],
+    /// Connections that were dropped, not ended, take what they owed with them.
+    dropped_with: AtomicU64,
+    shards: [Shard; SHARDS],
+}
+
+/// What changes with every turn. In cache lines of its own, or all threads would write to the same ones.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard {
+    counters: [AtomicU64; ConnectionStats::COUNTERS],
+    received: AtomicU64,
+    sent: AtomicU64,
+    answer_nanos: AtomicU64,
+    answers: [AtomicU64; BUCKETS],
+}
+
+/// What a turn changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changes<'a> {
+    pub(crate) before: &'a ConnectionStats,
+    pub(crate) now: &'a ConnectionStats,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) answers: Option<&'a Histogram>,
+}
+
+impl Stats {
+    /// Counters at 0, for an agent on that runtime: a name for people, and a label of
+    /// `spop_agent_info`.
+    #[must_use]
+    pub fn new(runtime: &'static str) -> Self {
+        Self(Arc::new(Shared {
+            runtime,
+            opened: AtomicU64::default(),
+            kinds: Default::default(),
+            ended: Default::default(),
+            statuses: Default::default(),
+            dropped_with: AtomicU64::default(),
+            shards: Default::default(),
+        }))
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = &*self.0;
+        let mut now = Snapshot { runtime: shared.runtime, ..Snapshot::default() };
+        // What ends is read before what begins, so that nothing seems to end before it has begun.
+        for (count, shared) in now.ended.iter_mut().zip(&shared.ended) {
+            *count = load(shared);
+        }
+        for (count, shared) in now.kinds.iter_mut().zip(&shared.kinds) {
+            *count = load(shared);
+        }
+        for (count, shared) in now.statuses.iter_mut().zip(&shared.statuses) {
+            *count = load(shared);
+        }
+        let dropped_with = load(&shared.dropped_with);
+        let mut counters = [0; ConnectionStats::COUNTERS];
+        for shard in &shared.shards {
+            now.answer_time.sum = now.answer_time.sum.wrapping_add(load(&shard.answer_nanos));
+            for (count, shared) in now.answer_time.counts.iter_mut().zip(&shard.answers) {
+                *count += load(shared);
+            }
+            // The other way round: what was asked is the second of the counters.
+            for (count, shared) in counters.iter_mut().zip(&shard.counters).rev() {
+                *count += load(shared);
+            }
+            now.received_bytes += load(&shard.received);
+            now.sent_bytes += load(&shard.sent);
+        }
+        now.connections = load(&shared.opened);
+        now.stats = ConnectionStats::from_array(counters);
+        now.stats.abandoned += dropped_with;
+        now
+    }
+
+    /// A connection was accepted and dropped without a look at it: there were too many.
+    pub fn turned_away(&self) {
+        self.opened();
+        self.ended(CloseKind::Limit, Some(ConnectionKind::Silent), None, 0);
+    }
+
+    pub(crate) fn opened(&self) {
+        add(&self.0.opened, 1);
+    }
+
+    /// HAProxy has said HELLO.
+    pub(crate) fn greeted(&self, info: &ConnectionInfo) {
+        self.count_kind(ConnectionKind::of(info));
+    }
+
+    /// A connection is over, `owed` answers with it.
+    pub(crate) fn closed(&self, reason: Option<&CloseReason>, info: &ConnectionInfo, owed: u32) {
+        let error = match reason {
+            Some(CloseReason::Protocol(error)) => Some(error),
+            _ => None,
+        };
+        let ended = CloseKind::of(reason);
+        let kind = match ended {
+            _ if info.max_frame_size() > 0 => None,
+            CloseKind::HealthCheck => Some(ConnectionKind::HealthCheck),
+            CloseKind::NotSpop => Some(ConnectionKind::NotSpop),
+            _ => Some(ConnectionKind::Silent),
+        };
+        self.ended(ended, kind, error, owed);
+    }
+
+    fn ended(
+        &self,
+        ended: CloseKind,
+        kind: Option<ConnectionKind>,
+        error: Option<&ProtocolError>,
+        owed: u32,
+    ) {
+        if owed > 0 {
+            add(&self.0.dropped_with, owed.into());
+        }
+        if let Some(error) = error
+            && let Some(count) = self.0.statuses.get(status_index(error.status()))
+        {
+            add(count, 1);
+        }
+        if let Some(kind) = kind {
+            self.count_kind(kind);
+        }
+        if let Some(count) = self.0.ended.get(ended as usize) {
+            add(count, 1);
+        }
+    }
+
+    fn count_kind(&self, kind: ConnectionKind) {
+        if let Some(count) = self.0.kinds.get(kind as usize) {
+            add(count, 1);
+        }
+    }
+
+    /// Adds what a turn changed. `connection` numbers the connection.
+    pub(crate) fn add(&self, connection: u64, changes: &Changes<'_>) {
+        let at = usize::try_from(connection % SHARDS as u64).unwrap_or(0);
+        let Some(shard) = self.0.shards.get(at) else { return };
+        let counters = changes.now.to_array().into_iter().zip(changes.before.to_array());
+        for (count, (now, before)) in shard.counters.iter().zip(counters) {
+            if now != before {
+                add(count, now.wrapping_sub(before));
+            }
+        }
+        for (count, change) in [(&shard.received, changes.received), (&shard.sent, changes.sent)] {
+            if change > 0 {
+                add(count, change);
+            }
+        }
+        if let Some(answers) = changes.answers {
+            add(&shard.answer_nanos, answers.sum);
+            for (count, change) in shard.answers.iter().zip(answers.counts) {
+                if change > 0 {
+                    add(count, change);
+                }
+            }
+        }
+    }
+}
+
+impl Default for Stats {
+    /// For an event loop of one's own.
+    fn default() -> Self {
+        Self::new("custom")
+    }
+}
+
+/// Counters, and nothing is decided by them: no order is needed.
+fn add(count: &AtomicU64, change: u64) {
+    count.fetch_add(change, Ordering::Relaxed);
+}
+
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}

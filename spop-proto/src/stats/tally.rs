@@ -1,0 +1,167 @@
+//! What one connection adds to the counters of its agent.
+
+use std::time::{Duration, Instant};
+
+use super::shared::Changes;
+use super::{ConnectionStats, Histogram};
+use crate::AgentConnection;
+use crate::driver::Notice;
+
+/// What a connection has counted since its agent's [`Stats`](super::Stats) were told.
+///
+/// An adapter makes one when a connection is woken, tells it each reading of the clock before it does
+/// anything with it, and publishes it before the connection waits again. So it lies on the stack, and an
+/// idle connection holds none. It may also live as long as the connection.
+///
+/// ```
+/// # use spop_proto::{AgentConfig, AgentConnection, Peer};
+/// # use spop_proto::stats::Tally;
+/// # use std::time::Instant;
+/// # let mut conn = AgentConnection::new(AgentConfig::new(), Peer::Unknown, Instant::now());
+/// let mut tally = Tally::new(&conn);
+/// // For each read:
+/// tally.clock(&conn, Instant::now());
+/// tally.received(0); // and `conn.receive(..)`
+/// tally.sent(0); // after the write
+/// // Nothing more to do:
+/// tally.publish(&conn, Instant::now, |notice| eprintln!("{notice:?}"));
+/// ```
+#[derive(Debug)]
+pub struct Tally {
+    /// What is published.
+    before: ConnectionStats,
+    greeted: bool,
+    received: u64,
+    sent: u64,
+    /// The clock of this turn.
+    turn: Option<Instant>,
+    /// As counted when it was read, and those in between whose time is known.
+    acks: u64,
+    deadlines: u64,
+    answers: Histogram,
+    timed: bool,
+}
+
+impl Tally {
+    /// Begins where the connection is.
+    #[must_use]
+    #[inline]
+    pub fn new(conn: &AgentConnection) -> Self {
+        let stats = conn.stats();
+        Self {
+            before: *stats,
+            greeted: is_greeted(conn),
+            received: 0,
+            sent: 0,
+            turn: None,
+            acks: stats.acks(),
+            deadlines: stats.deadlines,
+            answers: Histogram::default(),
+            timed: false,
+        }
+    }
+
+    /// The clock was read. What was answered since it was read before has taken until now.
+    #[inline]
+    pub fn clock(&mut self, conn: &AgentConnection, now: Instant) {
+        if conn.stats().acks() != self.acks {
+            self.time_answers(conn, now);
+        }
+        self.turn = Some(now);
+    }
+
+    fn time_answers(&mut self, conn: &AgentConnection, now: Instant) {
+        let stats = conn.stats();
+        let turn = self.turn.unwrap_or(now);
+        let late = stats.deadlines.saturating_sub(self.deadlines);
+        let others = stats.acks().saturating_sub(self.acks).saturating_sub(late);
+        self.add(late, conn.answer_timeout());
+        self.add(others, now.saturating_duration_since(turn));
+        self.acks = stats.acks();
+        self.deadlines = stats.deadlines;
+    }
+
+    /// A deferred answer was given to the connection: it was owed for that long. See
+    /// [`AgentConnection::owed_for`].
+    pub fn answered(&mut self, after: Duration) {
+        self.add(1, after);
+        self.acks += 1;
+    }
+
+    fn add(&mut self, answers: u64, time: Duration) {
+        if answers > 0 {
+            self.answers.add(answers, time);
+            self.timed = true;
+        }
+    }
+
+    /// That many bytes were read.
+    pub const fn received(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+    }
+
+    /// That many bytes were written.
+    pub const fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// Adds everything to the agent's counters and begins anew. `clock` is asked only where something was
+    /// answered since the last reading; `log` is told what HAProxy's operator should know about the
+    /// connection as a whole.
+    pub fn publish(
+        &mut self,
+        conn: &AgentConnection,
+        clock: impl FnOnce() -> Instant,
+        mut log: impl FnMut(Notice<'_>),
+    ) {
+        let stats = conn.stats();
+        if stats.acks() != self.acks {
+            self.time_answers(conn, clock());
+        }
+        self.turn = None;
+        if *stats == self.before && self.received == 0 && self.sent == 0 {
+            return;
+        }
+        let peer = conn.info().peer();
+        let (shed, held) = (stats.shed - self.before.shed, stats.held - self.before.held);
+        self.share(conn);
+        if shed > 0 {
+            log(Notice::Shed { peer, requests: shed });
+        }
+        if held > 0 {
+            log(Notice::Held { peer, answers: held });
+        }
+    }
+
+    /// Not generic, and not inlined: it is no part of anybody's hot path.
+    #[inline(never)]
+    fn share(&mut self, conn: &AgentConnection) {
+        let stats = conn.stats();
+        let greeted = !self.greeted && is_greeted(conn);
+        if let Some(shared) = conn.shared_stats() {
+            if greeted {
+                shared.greeted(conn.info());
+            }
+            let changes = Changes {
+                before: &self.before,
+                now: stats,
+                received: self.received,
+                sent: self.sent,
+                answers: self.timed.then_some(&self.answers),
+            };
+            shared.add(conn.serial(), &changes);
+        }
+        self.greeted |= greeted;
+        self.before = *stats;
+        self.received = 0;
+        self.sent = 0;
+        if core::mem::take(&mut self.timed) {
+            self.answers = Histogram::default();
+        }
+    }
+}
+
+/// Before the handshake nothing was agreed on.
+fn is_greeted(conn: &AgentConnection) -> bool {
+    conn.info().max_frame_size() > 0
+}
