@@ -1,6 +1,6 @@
-//! The tools' command lines, as the transcripts in `transcripts` show them: help, wrong usage, and
-//! whatever needs nobody at the other end. `TRYCMD=overwrite cargo test --test transcripts` writes
-//! them anew.
+//! The tools' command lines, as the transcripts in `transcripts` and their pages show them: help, wrong
+//! usage, and whatever needs nobody at the other end. `TRYCMD=overwrite cargo test --test transcripts`
+//! writes them anew.
 
 #[test]
 fn transcripts() {
@@ -8,5 +8,6 @@ fn transcripts() {
         // What help is wrapped at where there is no terminal.
         .env("COLUMNS", "100")
         .case("tests/transcripts/*.trycmd")
-        .case("tests/transcripts/*.toml");
+        .case("tests/transcripts/*.toml")
+        .case("spop-dump/README.md");
 }

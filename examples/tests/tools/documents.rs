@@ -94,6 +94,8 @@ fn completions() {
         env!("CARGO_BIN_EXE_spop-lint"),
         env!("CARGO_BIN_EXE_spop-load"),
         env!("CARGO_BIN_EXE_spop-soak"),
+        env!("CARGO_BIN_EXE_spop-dump"),
+        env!("CARGO_BIN_EXE_spop-tap"),
     ] {
         let name = program.rsplit('/').next().unwrap();
         for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {

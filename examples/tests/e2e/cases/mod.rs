@@ -18,6 +18,7 @@ mod pipelining;
 mod reload;
 mod score;
 mod symptoms;
+mod tap;
 mod values;
 mod variables;
 mod wedge;
@@ -75,6 +76,7 @@ pub(crate) const ONCE: &[&[Case]] = &[
     configuration::WITHOUT_AGENT,
     documentation::CASES,
     symptoms::CASES,
+    tap::CASES,
     explain::CASES,
     lint::NEVER_ASKED,
     lint::ARGUMENTS,
