@@ -205,6 +205,8 @@ Environment:
   RUST_LOG         what to log, to stderr: error, warn, info (default), debug, trace, or by target:
                    info,spop_tokio=debug
   HAPROXY          the program --demo starts
+  NOTIFY_SOCKET    set by systemd with Type=notify: told when the agent listens, while a list is read
+                   again, and when it stops
 
 Examples:
   ip-reputation --demo

@@ -7,6 +7,8 @@
 //! ListenStream=127.0.0.1:12345            ExecStart=/usr/bin/ip-reputation --listen systemd:spoe
 //! FileDescriptorName=spoe                 Restart=always
 //! ```
+//!
+//! Whole ones are in `../deploy`.
 
 use std::env;
 use std::io;

@@ -1,9 +1,9 @@
 //! An SPOE agent that tells HAProxy the reputation of its clients.
 //!
 //! Read it in this order: [`reputation`] is the agent, [`list`] what it knows, this file how it
-//! lives (start, reload, stop), [`runtime`] who runs it, [`handed_over`] how systemd starts it, [`metrics`]
-//! what it counts, [`demo`] shows it at work in front of HAProxy, [`configuration`] writes HAProxy's side from what the agent
-//! declares.
+//! lives (start, reload, stop), [`runtime`] who runs it, [`handed_over`] how systemd starts it and
+//! [`service_manager`] what systemd is told, [`metrics`] what it counts, [`demo`] shows it at work in
+//! front of HAProxy, [`configuration`] writes HAProxy's side from what the agent declares.
 
 mod args;
 #[path = "../shared/command_line.rs"]
@@ -15,6 +15,7 @@ mod list;
 mod metrics;
 mod reputation;
 mod runtime;
+mod service_manager;
 mod signals;
 
 use std::error::Error;
@@ -32,6 +33,8 @@ use crate::configuration::{Configuration, Site};
 use crate::list::List;
 use crate::metrics::Metrics;
 use crate::reputation::{IP_SCORE, Reputation, router};
+use crate::runtime::Process;
+use crate::service_manager::ServiceManager;
 use crate::signals::Signals;
 
 fn main() -> ExitCode {
@@ -102,15 +105,18 @@ fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     let list = first_list(path.as_deref())?;
     let reputation = Arc::new(Reputation::new(list, scope.into()));
     let replaced = Arc::clone(&reputation);
+    let manager = Arc::new(ServiceManager::default());
+    let told = Arc::clone(&manager);
     // A long list takes its time; requests are answered meanwhile.
-    hangup.on_each(move || reload(path.as_deref(), &replaced))?;
+    hangup.on_each(move || told.while_reloading(|| reload(path.as_deref(), &replaced)))?;
 
     let metrics = args.metrics.map(Metrics::bind).transpose()?;
     let router = router(reputation);
+    let process = Process { stop, manager, metrics };
     match args.runtime {
-        Runtime::Tokio => runtime::tokio(router, listen, stop, metrics)?,
-        Runtime::AsyncStd => runtime::async_std(router, listen, stop, metrics)?,
-        Runtime::Blocking => runtime::blocking(router, listen, stop, metrics, workers)?,
+        Runtime::Tokio => runtime::tokio(router, listen, process)?,
+        Runtime::AsyncStd => runtime::async_std(router, listen, process)?,
+        Runtime::Blocking => runtime::blocking(router, listen, process, workers)?,
     }
     Ok(())
 }

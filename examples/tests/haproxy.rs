@@ -1,4 +1,5 @@
-//! A real HAProxy in your tests: one file, nothing but `std`. Copy it into your own project.
+//! A real HAProxy in your tests: one file, nothing but `std`. Copy it into your own project; a smaller
+//! one to begin with is `../haproxy-in-ci.rs`.
 //!
 //! ```ignore
 //! #[path = "haproxy.rs"]
