@@ -55,6 +55,11 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
                 warn!(suppressed, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
             }
         }
+        Notice::NeverAsked => {
+            info!(
+                "health checks for a minute and no request: see spop-lint for what HAProxy accepts and never asks"
+            );
+        }
         Notice::Event(event) => happened(event),
         _ => {}
     }

@@ -60,6 +60,12 @@ pub(crate) fn noticed(warnings: &Warnings, notice: &Notice<'_>, now: Instant) {
                 event!(warn, suppressed, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
             }
         }
+        Notice::NeverAsked => {
+            event!(
+                info,
+                "health checks for a minute and no request: see spop-lint for what HAProxy accepts and never asks"
+            );
+        }
         _ => {}
     }
 }

@@ -58,6 +58,9 @@ pub enum Notice<'a> {
         /// How many in this turn.
         answers: u64,
     },
+    /// HAProxy has checked the agent's health for a minute and asked it nothing. Told once, and never of
+    /// an agent that was asked something.
+    NeverAsked,
 }
 
 /// A connection and the futures of its handlers.

@@ -25,6 +25,7 @@
 //! | --- | --- | --- |
 //! | error | `the task of a connection panicked: please report this` | |
 //! | info | `agent listening` | `listen` |
+//! | info | `health checks for a minute and no request: see spop-lint for what HAProxy accepts and never asks` | once; as a rule a group that no rule sends, a message that is not listed or has no event, or no `filter spoe` |
 //! | info | `stopping: health checks fail from now on` | `time`: that of the lame duck |
 //! | info | `agent stopped` | `report`: [`Report`](crate::Report) in a line |
 //! | debug | `handshake done` | `offered`, `announced`, `max_frame_size` |

@@ -49,7 +49,10 @@ struct Rig {
 
 impl Rig {
     fn new(config: &AgentConfig) -> Self {
-        let start = Instant::now();
+        Self::accepted(config, Instant::now())
+    }
+
+    fn accepted(config: &AgentConfig, start: Instant) -> Self {
         let conn = AgentConnection::new(config.clone(), Peer::Unknown, start);
         Self { driver: Driver::new(conn), start, notices: Vec::new() }
     }
@@ -281,6 +284,34 @@ fn shed_requests_are_noticed() {
 }
 
 /// Every name, label and bucket: the interface.
+/// Connections that come at these seconds; what is told on each.
+fn told(config: &AgentConfig, connections: &[(u64, &[u8])]) -> Vec<Vec<String>> {
+    let start = Instant::now();
+    let told = connections.iter().map(|(seconds, input)| {
+        let mut rig = Rig::accepted(config, start + Duration::from_secs(*seconds));
+        rig.wake((0, 1), input, Handler::Answers);
+        rig.notices
+    });
+    told.collect()
+}
+
+#[test]
+fn an_agent_that_is_checked_and_never_asked_is_told_of_once() {
+    let (check, none) = (health_check(), Vec::<String>::new());
+    let asked = [hello(), notifies(1)].concat();
+    let never = vec!["NeverAsked".to_owned()];
+
+    let checks: Vec<(u64, &[u8])> = [0, 59, 60, 61, 200].map(|at| (at, check.as_slice())).into();
+    assert_eq!(told(&counted(), &checks), [&none, &none, &never, &none, &none].map(Clone::clone));
+    // Asked once, at whatever time, it never is.
+    let once: [(u64, &[u8]); 4] = [(0, &check), (1, &asked), (60, &check), (200, &check)];
+    assert_eq!(told(&counted(), &once), [&none, &none, &none, &none].map(Clone::clone));
+    // Requests alone say nothing, nor does an agent that counts nothing.
+    let late: [(u64, &[u8]); 2] = [(0, &asked), (100, &check)];
+    assert_eq!(told(&counted(), &late), [&none, &none].map(Clone::clone));
+    assert_eq!(told(&AgentConfig::new(), &checks).concat(), none);
+}
+
 #[test]
 fn the_page_is_what_prometheus_reads() {
     let stats = Stats::new("a \"runtime\" \\ of\nits own");

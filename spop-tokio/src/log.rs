@@ -52,6 +52,12 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
         Notice::Held { peer, answers } => {
             warning!(warnings, Warning::Held, now, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
         }
+        Notice::NeverAsked => {
+            event!(
+                info,
+                "health checks for a minute and no request: see spop-lint for what HAProxy accepts and never asks"
+            );
+        }
         Notice::Event(Event::Hello(info)) => {
             #[cfg(feature = "tracing")]
             if let Some(id) = info.engine_id() {

@@ -1,7 +1,8 @@
 //! The counters that all connections of an agent share.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::ConnectionStats;
 use super::histogram::{BUCKETS, Histogram};
@@ -49,6 +50,9 @@ pub struct Stats(Arc<Shared>);
 /// More than the processors that answer at the same moment, usually, and little memory.
 const SHARDS: usize = 8;
 
+/// How long an agent may be checked and not asked anything before that is worth a line.
+const NEVER_ASKED: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 struct Shared {
     runtime: &'static str,
@@ -56,6 +60,10 @@ struct Shared {
     kinds: [AtomicU64; ConnectionKind::ALL.len()],
     ended: [AtomicU64; CloseKind::ALL.len()],
     statuses: [AtomicU64; STATUSES],
+    /// When the first health check was answered.
+    checked: OnceLock<Instant>,
+    /// Whether it is settled if the agent is ever asked anything.
+    asked_or_told: AtomicBool,
     /// Connections that were dropped, not ended, take what they owed with them.
     dropped_with: AtomicU64,
     shards: [Shard; SHARDS],
@@ -93,6 +101,8 @@ impl Stats {
             kinds: Default::default(),
             ended: Default::default(),
             statuses: Default::default(),
+            checked: OnceLock::new(),
+            asked_or_told: AtomicBool::default(),
             dropped_with: AtomicU64::default(),
             shards: Default::default(),
         }))
@@ -137,6 +147,20 @@ impl Stats {
     pub fn turned_away(&self) {
         self.opened();
         self.ended(CloseKind::Limit, Some(ConnectionKind::Silent), None, 0);
+    }
+
+    /// A health check was answered. Whether to tell now, and never again, that HAProxy has asked nothing
+    /// since the first one.
+    pub(crate) fn is_checked_and_never_asked(&self, now: Instant) -> bool {
+        let shared = &*self.0;
+        let first = *shared.checked.get_or_init(|| now);
+        if shared.asked_or_told.load(Ordering::Relaxed)
+            || now.saturating_duration_since(first) < NEVER_ASKED
+        {
+            return false;
+        }
+        let told = shared.asked_or_told.swap(true, Ordering::Relaxed);
+        !told && self.snapshot().stats.notifies == 0
     }
 
     pub(crate) fn opened(&self) {

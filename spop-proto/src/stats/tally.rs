@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::shared::Changes;
 use super::{ConnectionStats, Histogram};
-use crate::AgentConnection;
 use crate::driver::Notice;
+use crate::{AgentConnection, CloseReason};
 
 /// What a connection has counted since its agent's [`Stats`](super::Stats) were told.
 ///
@@ -118,7 +118,7 @@ impl Tally {
         if stats.acks() != self.acks {
             self.time_answers(conn, clock());
         }
-        self.turn = None;
+        let turn = self.turn.take();
         if *stats == self.before && self.received == 0 && self.sent == 0 {
             return;
         }
@@ -130,6 +130,12 @@ impl Tally {
         }
         if held > 0 {
             log(Notice::Held { peer, answers: held });
+        }
+        if conn.close_reason() == Some(&CloseReason::HealthCheck)
+            && let (Some(shared), Some(now)) = (conn.shared_stats(), turn)
+            && shared.is_checked_and_never_asked(now)
+        {
+            log(Notice::NeverAsked);
         }
     }
 
