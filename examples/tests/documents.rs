@@ -1,6 +1,9 @@
 //! Documents that say the same thing twice say the same thing.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::fs;
+use std::path::Path;
+
 const SECURITY: &str = include_str!("../../SECURITY.md");
 const LIMITS: &str = include_str!("../../spop-proto/src/config.rs");
 
@@ -79,4 +82,36 @@ fn every_line_of_the_log_is_listed() {
             assert!(listed.contains(&text), "adapter {number}: {line}");
         }
     }
+}
+
+const RUST_PAGE: &str = include_str!("../guide/rust-for-haproxy-people.md");
+const RUST_AGENT: &str = include_str!("../guide/agent.rs");
+
+#[test]
+fn the_agent_of_the_guide_is_the_one_that_is_tested() {
+    assert!(RUST_PAGE.contains(&format!("\n```rust,no_run\n{RUST_AGENT}```\n")));
+}
+
+/// Where the links of a page lead, those within the page excepted.
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| !target.is_empty())
+}
+
+#[test]
+fn links_of_the_guide_lead_somewhere() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("guide");
+    let mut seen = 0;
+    for entry in fs::read_dir(&guide).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let page = fs::read_to_string(&path).unwrap();
+        for target in links(&page) {
+            assert!(guide.join(target).exists(), "{}: {target}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 50, "{seen} links");
 }

@@ -101,7 +101,13 @@ fn blocks(page: &str) -> Vec<(String, String)> {
 #[test]
 fn configurations_of_pages_are_clean() {
     let mut seen = 0;
-    for page in ["../README.md", "haproxy-versions.md", "bodies.md"] {
+    for page in [
+        "../README.md",
+        "haproxy-versions.md",
+        "bodies.md",
+        "guide/haproxy-for-rust-people.md",
+        "guide/rust-for-haproxy-people.md",
+    ] {
         let blocks = blocks(page);
         let whole = |info: &String, first: &str| {
             let found = blocks.iter().find(|(i, text)| i == info && text.starts_with(first));
@@ -116,7 +122,7 @@ fn configurations_of_pages_are_clean() {
             assert_clean(&[&files.path("haproxy.cfg")]);
         }
     }
-    assert!(seen >= 5, "{seen}");
+    assert!(seen >= 7, "{seen}");
 }
 
 /// What the page of `spop-lint` shows is what it says of README's configuration with that mistake.

@@ -82,3 +82,19 @@ pub use spop_proto::{
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The code of the guide compiles.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../examples/guide/haproxy-for-rust-people.md")]
+    struct HaproxyForRustPeople;
+
+    #[doc = include_str!("../../examples/guide/rust-for-haproxy-people.md")]
+    struct RustForHaproxyPeople;
+
+    #[doc = include_str!("../../examples/guide/porting.md")]
+    struct Porting;
+
+    #[doc = include_str!("../../examples/guide/understand.md")]
+    struct Understand;
+}

@@ -1,5 +1,7 @@
-//! The page `haproxy-versions.md`: its configurations are accepted and do what it says.
+//! The page `haproxy-versions.md`: its configurations are accepted and do what it says. And the pages of
+//! the guide.
 
+mod guide;
 mod page;
 
 use std::future;
@@ -30,6 +32,9 @@ pub(super) const CASES: &[Case] = &[
     Case::new("documented_large_bodies", documented_large_bodies),
     Case::new("documented_answer_deadline", documented_answer_deadline),
     Case::new("documented_options_without_effect", documented_options_without_effect),
+    Case::new("documented_configurations_of_the_guide", guide::configurations),
+    Case::new("documented_order_of_rules", guide::order_of_rules),
+    Case::new("documented_variables_are_seen", guide::variables_are_seen),
 ];
 
 const LONG: &str = "20s";

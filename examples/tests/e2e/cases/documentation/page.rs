@@ -37,19 +37,45 @@ pub(super) struct Block {
 pub(super) struct Page(pub(super) Vec<Block>);
 
 impl Page {
-    /// A block that is not understood is an error: it would be one that nothing checks.
+    /// The page `haproxy-versions.md`.
     pub(super) fn read() -> Result<Self, Failure> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("haproxy-versions.md");
+        Self::of("haproxy-versions.md", &[])
+    }
+
+    /// A page below `examples`. A block that is not understood is an error: it would be one that nothing
+    /// checks. Those in `others` are not HAProxy's, and the business of other tests.
+    pub(super) fn of(name: &str, others: &[&str]) -> Result<Self, Failure> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let page = fs::read_to_string(path)?;
         let mut fences = page.split("\n```");
         fences.next();
         let mut blocks = Vec::new();
         while let Some(block) = fences.next() {
-            blocks.push(Block::parse(block)?);
+            let info = block.lines().next().unwrap_or_default();
+            if !others.contains(&info) {
+                blocks.push(Block::parse(block)?);
+            }
             let after = fences.next().ok_or_else(|| Failure::new("a block has no end"))?;
             ensure(after.is_empty() || after.starts_with('\n'), || format!("fence: {after}"))?;
         }
         Ok(Self(blocks))
+    }
+
+    /// The complete configurations for these versions, in the order of the page: each `haproxy.cfg` with
+    /// the `spoe.conf` that is next.
+    pub(super) fn pairs(&self, versions: Versions) -> Result<Vec<Files>, Failure> {
+        let whole = |block: &&Block| block.versions == versions && block.part == Part::Whole;
+        let mut files = self.0.iter().filter(whole);
+        let mut pairs = Vec::new();
+        while let Some(config) = files.next() {
+            match files.next() {
+                Some(spoe) if spoe.spoe && !config.spoe => {
+                    pairs.push(Files { config: config.text.clone(), spoe: spoe.text.clone() });
+                }
+                _ => return Err(Failure::new(format!("no spoe.conf next to\n{}", config.text))),
+            }
+        }
+        Ok(pairs)
     }
 
     /// The one complete configuration for these versions.
