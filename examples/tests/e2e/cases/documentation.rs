@@ -174,7 +174,7 @@ fn documented_large_bodies(bench: &Bench) -> Result<(), Failure> {
             let text = &block.text;
             (larger && text.contains("tune.bufsize"))
                 || text.contains("http-buffer-request")
-                || text.contains("req.body_size")
+                || text.contains("length=req.hdr_val(content-length)")
         }) {
             files = files.with(block)?;
         }
@@ -186,7 +186,7 @@ fn documented_large_bodies(bench: &Bench) -> Result<(), Failure> {
         equal("variables", answer.text().trim(), "score=1 error= none=")?;
         let seen = spy.take();
         let arg = |name| seen.first().and_then(|seen| seen.arg(name));
-        equal("length that the client announced", arg("size"), Some(&Value::Int64(SIZE)))?;
+        equal("length that the client announced", arg("length"), Some(&Value::Int64(SIZE)))?;
         let Some(Value::Bin(body)) = arg("body") else {
             return Err(Failure::new(format!("no body among {} messages", seen.len())));
         };
