@@ -701,6 +701,17 @@ impl Request {
         Self { body, ..Self::new("POST", target) }.header("content-length", length)
     }
 
+    /// `POST target` with a body in chunks of so many bytes: its length is not announced.
+    pub fn post_chunked(target: &str, body: impl AsRef<[u8]>, size: usize) -> Self {
+        let mut chunks = Vec::new();
+        for chunk in body.as_ref().chunks(size.max(1)) {
+            chunks.extend(format!("{:x}\r\n", chunk.len()).as_bytes());
+            chunks.extend([chunk, b"\r\n"].concat());
+        }
+        chunks.extend(b"0\r\n\r\n");
+        Self { body: chunks, ..Self::new("POST", target) }.header("transfer-encoding", "chunked")
+    }
+
     fn new(method: &str, target: &str) -> Self {
         let (method, target) = (method.to_owned(), target.to_owned());
         Self { method, target, headers: Vec::new(), body: Vec::new() }.header("host", "test")
@@ -841,7 +852,7 @@ impl Client {
     /// Sends the end of a request and reads its answer.
     fn finish(&mut self, bytes: &[u8]) -> io::Result<Response> {
         let sent = self.0.get_mut().write_all(bytes);
-        let begun = sent.and_then(|()| self.0.fill_buf().map(|begin| !begin.is_empty()));
+        let begun = sent.and_then(|()| self.begin());
         if begun.as_ref().map_or_else(is_close, |begun| !begun) {
             let text = "HAProxy closed the connection and did not answer";
             return Err(io::Error::new(io::ErrorKind::ConnectionReset, text));
@@ -857,6 +868,17 @@ impl Client {
             }
             _ => error,
         })
+    }
+
+    /// Waits for the first byte of an answer; false at the end of the stream.
+    fn begin(&mut self) -> io::Result<bool> {
+        loop {
+            match self.0.fill_buf() {
+                // With a timeout set, a process that was stopped and goes on finds its read ended.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                begin => return begin.map(|begin| !begin.is_empty()),
+            }
+        }
     }
 }
 
