@@ -8,7 +8,7 @@ mod command_line;
 mod line;
 mod meaning;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
@@ -22,7 +22,8 @@ use crate::meaning::Meaning;
 #[derive(Debug, Parser)]
 #[command(name = "spop-explain", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Args {
-    /// A log line with `SPOE: [`, or the value of the `set-on-error` variable (the `st=` of a log).
+    /// A log line with `SPOE: [`, or the value of the `set-on-error` variable (the `st=` of a log); - for
+    /// a log on standard input, of which each line with an error is explained.
     #[arg(value_name = "LINE|VALUE", required_unless_present_any = ["disconnect", "summary"])]
     what: Option<String>,
 
@@ -40,6 +41,7 @@ Examples:
   spop-explain 257
   spop-explain 'SPOE: [iprep] <EVENT:on-frontend-http-request> sid=0 st=257 0 1/1'
   spop-explain --disconnect 9
+  journalctl -fu haproxy | spop-explain -
   journalctl -u haproxy | spop-explain --summary
 
 Exit status: 0, or 2 for what is no such line or value.";
@@ -59,6 +61,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> io::Result<()> {
+    if args.what.as_deref() == Some("-") {
+        return explain_log(io::stdin().lock(), &mut io::stdout().lock());
+    }
     let text = if args.summary {
         summary(io::stdin().lock())?
     } else if let Some(status) = args.disconnect {
@@ -80,6 +85,26 @@ fn explain(what: &str) -> Result<String, String> {
         )
     })?;
     Ok(format!("{line}\n{}", Meaning::of(line.error, Some(line.engine))))
+}
+
+/// Each line of a log that tells of an error, as it comes: what it means is said the first time.
+fn explain_log(log: impl BufRead, out: &mut impl Write) -> io::Result<()> {
+    let mut said = BTreeSet::new();
+    // A log may hold any bytes.
+    for bytes in log.split(b'\n') {
+        let Some(line) = Line::find(&String::from_utf8_lossy(&bytes?)) else { continue };
+        if line.error == 0 {
+            continue;
+        }
+        let meaning = Meaning::of(line.error, Some(line.engine));
+        if said.insert((line.error, line.engine)) {
+            writeln!(out, "{line}\n{meaning}")?;
+        } else {
+            writeln!(out, "{line}\n{}: as above\n", meaning.what)?;
+        }
+        out.flush()?;
+    }
+    Ok(())
 }
 
 /// Counts by agent and error.
@@ -126,6 +151,19 @@ mod tests {
         assert!(explain("SPOE: nothing").is_err());
         assert!(explain("").is_err());
         assert!(explain("-1").is_err());
+    }
+
+    #[test]
+    fn a_log_is_explained_as_it_comes() {
+        let log = "SPOE: [a] <EVENT:e> sid=0 st=1 5 1/1\nx\nSPOE: [a] <EVENT:e> sid=1 st=0 5 0/1\n\
+                   SPOE: [b] <GROUP:g> sid=0 st=1 5 1/1\nSPOE: [a] <EVENT:e> sid=3 st=257 5 1/1\n";
+        let mut out = Vec::new();
+        explain_log(log.as_bytes(), &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.matches("look at: ").count(), 2, "{text}");
+        let told = text.lines().filter(|line| line.starts_with("agent ")).count();
+        assert_eq!(told, 3, "{text}");
+        assert!(text.contains("no answer within `timeout processing`: as above\n"), "{text}");
     }
 
     #[test]

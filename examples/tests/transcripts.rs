@@ -9,5 +9,6 @@ fn transcripts() {
         .env("COLUMNS", "100")
         .case("tests/transcripts/*.trycmd")
         .case("tests/transcripts/*.toml")
-        .case("spop-dump/README.md");
+        .case("spop-dump/README.md")
+        .case("spop-explain/README.md");
 }

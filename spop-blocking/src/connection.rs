@@ -12,8 +12,10 @@ use spop_proto::{AgentConnection, Event, RequestId, Service, answer_inline};
 use crate::listener::Socket;
 use crate::log;
 
-/// Bytes read at once.
-pub(crate) const READ: usize = 16 * 1024;
+/// Bytes read at once, at first.
+const READ: usize = 16 * 1024;
+/// The most that are read at once, where reads have filled less.
+const READ_MAX: usize = 64 * 1024;
 /// How long a read blocks at most: then the thread looks whether it is to leave.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
 /// How long a write blocks at most before the thread reads again: a peer may be waiting for that.
@@ -23,6 +25,44 @@ pub(crate) const WRITE: Duration = Duration::from_millis(50);
 const LAST_READ: Duration = Duration::from_millis(1);
 /// How long to go on answering what still arrives then.
 const LAST_READS: Duration = Duration::from_secs(1);
+
+/// What a connection reads into. It grows while reads fill it, because each costs a system call, and is
+/// small again when there is nothing to read: an idle connection holds no more than it has to.
+#[derive(Debug)]
+pub(crate) struct Scratch(Vec<u8>);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self(vec![0; READ])
+    }
+
+    /// Reads once, by `read`.
+    pub(crate) fn read(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Chunk<'_>> {
+        let read = match read(&mut self.0) {
+            Err(error) if is_time_limit(&error) && self.0.len() > READ => {
+                *self = Self::new();
+                return Err(error);
+            }
+            read => read?,
+        };
+        let filled = read == self.0.len();
+        if filled && read < READ_MAX {
+            self.0.resize(read * 2, 0);
+        }
+        Ok(Chunk { bytes: self.0.get(..read).unwrap_or_default(), filled })
+    }
+}
+
+/// What a read has brought.
+#[derive(Debug)]
+pub(crate) struct Chunk<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// There was no room for more: there may be more.
+    pub(crate) filled: bool,
+}
 
 /// When a connection leaves after its server was told to stop.
 #[derive(Debug, Default)]
@@ -47,10 +87,10 @@ impl Leaving {
         left.clamp(LAST_READ, LOOK)
     }
 
-    /// Whether to leave now; `idle` says that there was nothing to read.
-    pub(crate) fn now(&mut self, read: Option<usize>, now: Instant) -> bool {
-        let due = self.since.is_some_and(|since| match read {
-            Some(read) => read < READ || now >= since + LAST_READS,
+    /// Whether to leave now. `filled` is that of what was read, nothing where there was nothing to read.
+    pub(crate) fn now(&mut self, filled: Option<bool>, now: Instant) -> bool {
+        let due = self.since.is_some_and(|since| match filled {
+            Some(filled) => !filled || now >= since + LAST_READS,
             None => now >= since + LAST_READS / 2,
         });
         due && !core::mem::replace(&mut self.left, true)
@@ -133,7 +173,7 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
         mut limit_read: impl FnMut(&T, Duration),
         stopping: impl Fn() -> bool,
     ) -> Closed {
-        let mut scratch = vec![0; READ];
+        let mut scratch = Scratch::new();
         let mut leaving = Leaving::default();
         loop {
             let now = Instant::now();
@@ -168,22 +208,22 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
             }
             self.publish(now);
             limit_read(&self.stream, leaving.read_for(stopping(), want.deadline, now));
-            let read = self.stream.read(&mut scratch);
+            let read = scratch.read(|buffer| self.stream.read(buffer));
             let now = Instant::now();
             self.tally.clock(&self.conn, now);
-            let read = match read {
-                Ok(read @ 1..) => {
-                    self.receive(scratch.get(..read).unwrap_or_default(), now);
-                    Some(read)
+            let filled = match read {
+                Ok(Chunk { bytes: bytes @ [_, ..], filled }) => {
+                    self.receive(bytes, now);
+                    Some(filled)
                 }
                 Err(error) if is_time_limit(&error) => None,
                 // A reset is as ordinary an end as any: HAProxy >= 3.1 closes with one.
-                Ok(0) | Err(_) => {
+                Ok(_) | Err(_) => {
                     self.conn.peer_closed(now);
                     None
                 }
             };
-            if leaving.now(read, now) {
+            if leaving.now(filled, now) {
                 self.conn.shutdown(now);
             }
         }

@@ -14,7 +14,7 @@ use spop_proto::{
     AgentConfig, AgentConnection, Cause, Event, Exchange, Notify, RequestId, Service, Ticket,
 };
 
-use crate::connection::{LOOK, Leaving, READ, WRITE, give_up, is_time_limit};
+use crate::connection::{Chunk, LOOK, Leaving, Scratch, WRITE, give_up, is_time_limit};
 use crate::listener::Socket;
 use crate::log;
 
@@ -283,7 +283,7 @@ pub(crate) fn serve<T: Socket>(
     let state = State { conn, stuck: false, leaving: false, spare: Vec::new(), tally, names };
     let state = Mutex::new(state);
     let shared = Arc::new(Connection { socket, state, changed: Condvar::new() });
-    let mut scratch = vec![0; READ];
+    let mut scratch = Scratch::new();
     let mut leaving = Leaving::default();
     let mut read_limit = None;
     let mut state = shared.lock();
@@ -321,7 +321,7 @@ pub(crate) fn serve<T: Socket>(
         if read_limit != Some(time) && shared.socket.set_read_timeout(time).is_ok() {
             read_limit = Some(time);
         }
-        let read = shared.socket.read(&mut scratch);
+        let read = scratch.read(|buffer| shared.socket.read(buffer));
         state = shared.lock();
         let now = Instant::now();
         state.tick(now);
@@ -330,19 +330,18 @@ pub(crate) fn serve<T: Socket>(
             // leave, which would be over once the next request is in hand.
             state.receive(&[], &shared, pool, warnings, now);
         }
-        let read = match read {
-            Ok(read @ 1..) => {
-                let input = scratch.get(..read).unwrap_or_default();
-                state.receive(input, &shared, pool, warnings, now);
-                Some(read)
+        let filled = match read {
+            Ok(Chunk { bytes: bytes @ [_, ..], filled }) => {
+                state.receive(bytes, &shared, pool, warnings, now);
+                Some(filled)
             }
             Err(error) if is_time_limit(&error) => None,
-            Ok(0) | Err(_) => {
+            Ok(_) | Err(_) => {
                 state.conn.peer_closed(now);
                 None
             }
         };
-        if leaving.now(read, now) {
+        if leaving.now(filled, now) {
             state.leaving = true;
             state.conn.shutdown(now);
         }
