@@ -11,6 +11,7 @@ use async_std::net::{TcpListener, TcpStream};
 use async_std::os::unix::net::{UnixListener, UnixStream};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::future::Either;
+use spop_proto::server::BACKLOG;
 use spop_proto::{Endpoint, Peer};
 
 /// A source of connections: async-std's listeners, [`Bound`], or a type of your own.
@@ -84,6 +85,13 @@ impl Bound {
                 "take the listener that is handed over and give it to `serve`",
             )),
         };
+        if let Ok(Self { listener, .. }) = &bound {
+            // If that fails, the backlog is as long as it was.
+            let _ = match listener {
+                Either::Left(tcp) => socket2::SockRef::from(tcp).listen(BACKLOG),
+                Either::Right(unix) => socket2::SockRef::from(unix).listen(BACKLOG),
+            };
+        }
         bound.map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {endpoint}: {e}")))
     }
 }

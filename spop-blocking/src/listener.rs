@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket as Socket2, Type};
+use spop_proto::server::BACKLOG;
 use spop_proto::{Endpoint, Peer};
 
 /// A stream that two threads can share, and whose reads and writes can be given a time limit.
@@ -161,7 +162,10 @@ impl Bound {
     /// When the system refuses; the text says where.
     pub fn bind(endpoint: &Endpoint) -> io::Result<Self> {
         let bound = match endpoint {
-            Endpoint::Tcp(address) => TcpListener::bind(address).map(Kind::Tcp),
+            Endpoint::Tcp(address) => TcpListener::bind(address).map(|listener| {
+                lengthen(&listener);
+                Kind::Tcp(listener)
+            }),
             Endpoint::Unix(path) => bind_unix(path),
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, HANDED_OVER)),
         };
@@ -169,6 +173,11 @@ impl Bound {
             io::Error::new(error.kind(), format!("cannot listen on {endpoint}: {error}"))
         })
     }
+}
+
+/// Asks for a longer backlog. If that fails, it is as long as it was.
+fn lengthen<'s>(listener: impl Into<SockRef<'s>>) {
+    let _ = listener.into().listen(BACKLOG);
 }
 
 /// Which file that is: another one may take its path.
@@ -191,7 +200,9 @@ fn bind_unix(path: &Path) -> io::Result<Kind> {
             bound = UnixListener::bind(path);
         }
     }
-    Ok(Kind::Unix { listener: bound?, path: path.to_path_buf(), inode: inode(path)? })
+    let listener = bound?;
+    lengthen(&listener);
+    Ok(Kind::Unix { listener, path: path.to_path_buf(), inode: inode(path)? })
 }
 
 impl Drop for Bound {

@@ -68,6 +68,11 @@ impl LameDuck {
     }
 }
 
+/// How many connections may wait to be accepted, for `listen`; the system has a limit of its own. HAProxy up
+/// to 3.0 may open one for each request, all at once, and one that finds no room is tried again after a
+/// second: longer than any request waits. What `std` asks for is 128.
+pub const BACKLOG: i32 = 4096;
+
 /// The connections of a server, against their limit.
 #[derive(Debug)]
 pub struct Seats {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use spop_proto::server::BACKLOG;
 use spop_proto::{Endpoint, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -31,7 +32,7 @@ impl Listener for TcpListener {
         // An ACK waits for nothing, and a HAProxy that vanished without a word is found out. Where
         // this fails the connection is dead already, and the first read will say so.
         let _ = stream.set_nodelay(true);
-        let _ = socket2::SockRef::from(&stream).set_keepalive(true);
+        let _ = SockRef::from(&stream).set_keepalive(true);
         Poll::Ready(Ok((stream, Peer::Tcp(peer))))
     }
 
@@ -84,6 +85,13 @@ impl Bound {
             Endpoint::Unix(path) => bind_unix(path),
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, HANDED_OVER)),
         };
+        if let Ok(kind) = &bound {
+            // If that fails, the backlog is as long as it was.
+            let _ = match kind {
+                Kind::Tcp(listener) => SockRef::from(listener).listen(BACKLOG),
+                Kind::Unix { listener, .. } => SockRef::from(listener).listen(BACKLOG),
+            };
+        }
         bound.map(Self).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {endpoint}: {error}"))
         })
