@@ -83,7 +83,7 @@ pub(crate) fn router(reputation: Arc<Reputation>) -> Router {
         .on(MESSAGE, move |message, ack| reputation.answer(&message, ack))
         // We need `ip`; `path` and `id` are there to find the request in a log.
         .args::<Asked>()
-        .declares(["ip=src", "path=path", "id=unique-id"])
+        .declares(["ip=src", "path?=path", "id?=unique-id"])
         .on_mismatch(
             |mismatch| warn!(%mismatch, "HAProxy sends something else than this agent takes"),
         )

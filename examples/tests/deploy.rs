@@ -180,7 +180,7 @@ fn stop_after_the_drain() {
     let limit = SERVICE.lines().find_map(|line| line.strip_prefix("TimeoutStopSec="));
     let limit: u64 = limit.unwrap().strip_suffix('s').unwrap().parse().unwrap();
     // The example's lame duck, and the default of `Limits::drain_timeout`: its documentation is checked.
-    let documented = include_str!("../../spop-proto/src/config.rs");
+    let documented = include_str!("../../spop-proto/src/limits.rs");
     assert!(documented.contains("[`drain_timeout`](Self::drain_timeout) | 30 s |"));
     assert!(include_str!("../ip-reputation/runtime.rs").contains("Duration::from_secs(3)"));
     assert!(limit > 3 + 30, "{limit} s");

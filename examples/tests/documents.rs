@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 const SECURITY: &str = include_str!("../../SECURITY.md");
-const LIMITS: &str = include_str!("../../spop-proto/src/config.rs");
+const LIMITS: &str = include_str!("../../spop-proto/src/limits.rs");
 
 const HEADING: &str = "| limit | default | when it is hit |";
 

@@ -77,6 +77,7 @@ mod error;
 pub mod handler;
 mod inflight;
 mod info;
+mod limits;
 pub mod logging;
 mod pacing;
 mod reassembly;
@@ -95,7 +96,7 @@ pub mod wire;
 
 pub use ack::{Ack, AnswerOnError, SetError, StaleTicket, Ticket};
 pub use agent::{AbandonedBy, AgentConnection, CloseReason, Event, Interest};
-pub use config::{AgentConfig, ConfigError, Limits, Overload, Pacing};
+pub use config::{AgentConfig, ConfigError, Pacing};
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use engine::{
     CheckFailure, Dialect, EngineCloseReason, EngineConfig, EngineConnection, EngineEvent,
@@ -104,6 +105,7 @@ pub use engine::{
 pub use error::{FirstBytes, Part, ProtocolError, Waiting, When};
 pub use handler::{Dispatch, Exchange, Handler, HandlerError, Service, Turn};
 pub use info::{ConnectionInfo, Peer};
+pub use limits::{Limits, Overload};
 pub use request::{ArgError, FromValue, Mismatch, Notify};
 pub use request_id::RequestId;
 pub use router::{Declared, Description, Kind, ParseDescriptionError, Router};

@@ -380,7 +380,7 @@ fn a_failure_is_isolated_away_from_the_connection_too() {
 #[test]
 fn routes_say_what_they_take() {
     let router = router()
-        .declares(["how", "id=unique-id"])
+        .declares(["how", "id?=unique-id"])
         .concurrent("c", |x| async { Ok(x) })
         .declares(["ip=src"]);
     let said: Vec<_> = router
@@ -390,7 +390,7 @@ fn routes_say_what_they_take() {
             format!("{name}: {}", args.join(" "))
         })
         .collect();
-    assert_eq!(said, ["a: ", "b: how id=unique-id", "c: ip=src"]);
+    assert_eq!(said, ["a: ", "b: how id=unique-id, optional", "c: ip=src"]);
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn what_haproxy_sends_otherwise_is_told_once() {
     let lines = Arc::clone(&log);
     let router = Router::new()
         .on("check", |_, _| Ok(()))
-        .declares(["ip=src", "path"])
+        .declares(["ip=src", "path", "agent?"])
         .on("other", |_, _| Ok(()))
         .declares(["id=unique-id"])
         .on_mismatch(move |mismatch| lines.lock().unwrap().push(mismatch.to_string()));

@@ -89,13 +89,14 @@ impl Kind {
 }
 
 impl Declared {
-    /// `name=fetch`, or `name` alone.
+    /// `name=fetch`, or `name` alone; `name?` may be missing.
     pub(super) fn parse(arg: &str) -> Self {
         let (name, fetch) = match arg.split_once('=') {
             Some((name, fetch)) => (name, Some(fetch.into())),
             None => (arg, None),
         };
-        Self { name: name.into(), fetch, kind: Kind::Any, optional: false }
+        let (name, optional) = name.strip_suffix('?').map_or((name, false), |name| (name, true));
+        Self { name: name.into(), fetch, kind: Kind::Any, optional }
     }
 }
 

@@ -183,7 +183,7 @@ impl<M> Router<M> {
     }
 
     /// Says which arguments the route before this takes, in the words of an `args` line: `ip=src`, or
-    /// `ip` alone. It changes no answer: it is for tools, see [`description`](Self::description), and for
+    /// `ip` alone; `id?=unique-id` may be missing. It changes no answer: it is for tools, see [`description`](Self::description), and for
     /// [`on_mismatch`](Self::on_mismatch). What `args` already said stays and gets the fetch.
     pub fn declares<'a>(mut self, args: impl IntoIterator<Item = &'a str>) -> Self {
         if let Some(route) = self.routes.last_mut() {
