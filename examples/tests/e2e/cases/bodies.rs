@@ -1,6 +1,7 @@
 //! The page `bodies.md`: how much of a body reaches an agent, in a table that is written here, and its
 //! configuration, with which a body arrives whole or the request is turned away.
 
+#[path = "../../gallery/h2.rs"]
 mod h2;
 mod rows;
 
@@ -203,6 +204,11 @@ fn do_not_come(bench: &Bench) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Posts that many bytes by HTTP/2, with that `content-length`.
+fn post_h2(to: SocketAddr, length: Option<usize>, size: usize) -> io::Result<u16> {
+    h2::post(to, b"", length, &vec![b'x'; size])
+}
+
 /// HTTP/2 needs no `content-length`. `req.body_size` is then what is there, from 3.4 on 0: nothing tells
 /// that the body is cut.
 fn of_unknown_length(bench: &Bench) -> Result<(), Failure> {
@@ -213,7 +219,7 @@ fn of_unknown_length(bench: &Bench) -> Result<(), Failure> {
         let spy = spy(agent)?;
         let size = if global.is_empty() { SIZE } else { 65_000 };
 
-        equal("status", h2::post(web, None, size)?, 200)?;
+        equal("status", post_h2(web, None, size)?, 200)?;
         let (len, told) = lengths(&spy.take())?;
         ensure(usize::try_from(len).is_ok_and(|len| cut.contains(&len)), || {
             format!("{len} bytes")
@@ -233,7 +239,7 @@ fn of_known_length(bench: &Bench) -> Result<(), Failure> {
     let spy = spy(agent)?;
     let said = i64::try_from(A_LITTLE_MORE)?;
     let post = || -> Result<bool, Failure> {
-        equal("status", h2::post(web, Some(A_LITTLE_MORE), A_LITTLE_MORE)?, 200)?;
+        equal("status", post_h2(web, Some(A_LITTLE_MORE), A_LITTLE_MORE)?, 200)?;
         let seen = spy.take();
         let header = seen.first().and_then(|seen| seen.arg("header"));
         equal("the header", header, Some(&Value::Int64(said)))?;
@@ -333,7 +339,7 @@ fn whole_or_denied(bench: &Bench) -> Result<(), Failure> {
         let got = Client::connect(web)?.send(&request)?.status;
         equal(&format!("status of {size} bytes"), got, status)?;
         equal(&format!("bodies, of {size} bytes"), bodies(&spy.take()), asked)?;
-        equal(&format!("status of {size} bytes, HTTP/2"), h2::post(h2, Some(size), size)?, status)?;
+        equal(&format!("status of {size} bytes, HTTP/2"), post_h2(h2, Some(size), size)?, status)?;
         equal(&format!("bodies, of {size} bytes, HTTP/2"), bodies(&spy.take()), asked)?;
     }
     equal("status of a GET", Client::connect(web)?.send(&Request::get("/"))?.status, 200)?;
@@ -341,13 +347,13 @@ fn whole_or_denied(bench: &Bench) -> Result<(), Failure> {
 
     // Without a length, or with two: short ones, too.
     for size in [1_000, SIZE, 65_000] {
-        equal("status without a length, HTTP/2", h2::post(h2, None, size)?, 411)?;
+        equal("status without a length, HTTP/2", post_h2(h2, None, size)?, 411)?;
         for headers in ["", "content-length: 5\r\n"] {
             equal("status of chunks", chunked(web, headers, size)?, 411)?;
         }
     }
     // More than the length says.
-    ensure(h2::post(h2, Some(5), 1_000).is_err(), || "a body beyond its length".to_owned())?;
+    ensure(post_h2(h2, Some(5), 1_000).is_err(), || "a body beyond its length".to_owned())?;
     equal("bodies without a length", bodies(&spy.take()), [])
 }
 
