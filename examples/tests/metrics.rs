@@ -170,6 +170,11 @@ fn the_page_counts_what_was_asked() {
         assert_eq!(value("spop_agent_answers_total", &[("cause", "handler")]), "40");
         assert_eq!(value("spop_agent_answers_total", &[("cause", "error")]), "1");
         assert_eq!(value("spop_agent_answer_seconds_count", &[]), "41");
+        assert_eq!(value("spop_agent_handler_seconds_count", &[]), "41");
+        let asked = [("message", "check-client-ip")];
+        assert_eq!(value("spop_agent_messages_total", &asked), "41");
+        assert_eq!(value("spop_agent_messages_total", &[("message", "other")]), "0");
+        assert_eq!(value("spop_agent_reassembly_bytes", &[]), "0");
         assert_eq!(value("spop_agent_connections", &[]), "2");
         assert_eq!(value("spop_agent_connections_total", &[("dialect", "old")]), "1");
         assert_eq!(value("spop_agent_connections_total", &[("dialect", "new")]), "1");

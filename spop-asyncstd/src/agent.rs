@@ -91,9 +91,10 @@ impl<H: Handler> Agent<Concurrent<H>> {
 impl<D: Dispatch> Agent<D> {
     /// Answers with what decides for each request whether it takes a future.
     pub fn with(dispatch: D) -> Self {
+        let stats = Stats::new("async-std").with_messages(dispatch.message_counts());
         Self {
             dispatch: Arc::new(dispatch),
-            config: AgentConfig::new().count_in(Stats::new("async-std")),
+            config: AgentConfig::new().count_in(stats),
             lame_duck: Duration::ZERO,
             warnings: Arc::default(),
         }

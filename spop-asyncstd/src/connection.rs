@@ -81,7 +81,11 @@ where
                             input,
                             cx,
                             now,
-                            |notify, ack, own| service.serve(notify, ack, own),
+                            |notify, ack, own| {
+                                log::traced(notify, ack, |notify, ack| {
+                                    service.serve(notify, ack, own)
+                                })
+                            },
                             log,
                         );
                     }
@@ -136,7 +140,12 @@ where
     };
     #[cfg(feature = "tracing")]
     let serving = {
-        let span = tracing::debug_span!("connection", %peer, engine_id = tracing::field::Empty);
+        let span = tracing::debug_span!(
+            "connection",
+            %peer,
+            dialect = tracing::field::Empty,
+            engine_id = tracing::field::Empty
+        );
         tracing::Instrument::instrument(serving, span)
     };
     serving

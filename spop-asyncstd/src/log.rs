@@ -2,19 +2,21 @@
 
 use std::time::Instant;
 
-use spop_proto::Event;
 use spop_proto::driver::Notice;
 use spop_proto::server::{Warning, Warnings};
+use spop_proto::{Ack, Event, Notify, Turn};
 
 #[cfg(feature = "tracing")]
-pub(crate) use ::tracing::{debug, error, info, warn};
+pub(crate) use ::tracing::{debug, error, info, trace, warn};
 
 #[cfg(not(feature = "tracing"))]
 macro_rules! silent {
     ($($arguments:tt)*) => {{}};
 }
 #[cfg(not(feature = "tracing"))]
-pub(crate) use {silent as debug, silent as error, silent as info, silent as warn};
+pub(crate) use {
+    silent as debug, silent as error, silent as info, silent as trace, silent as warn,
+};
 
 /// Tells what happened on a connection.
 pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
@@ -55,6 +57,12 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
                 warn!(suppressed, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
             }
         }
+        Notice::First { peer, kind } => {
+            info!(%peer, dialect = kind.label(), "first connection of HAProxy");
+        }
+        Notice::Answered { stream_id, frame_id, bytes } => {
+            trace!(stream_id, frame_id, bytes, "ACK");
+        }
         Notice::NeverAsked => {
             info!(
                 "health checks for a minute and no request: see spop-lint for what HAProxy accepts and never asks"
@@ -72,7 +80,9 @@ fn happened(event: &Event<'_>) {
             #[cfg(feature = "tracing")]
             {
                 let id = info.engine_id().unwrap_or_default().escape_ascii();
-                tracing::Span::current().record("engine_id", id.to_string());
+                tracing::Span::current()
+                    .record("dialect", info.kind().label())
+                    .record("engine_id", id.to_string());
             }
             debug!(
                 offered = %info.offered(),
@@ -88,4 +98,26 @@ fn happened(event: &Event<'_>) {
         Event::Disconnected { status } => debug!(%status, "HAProxy said goodbye"),
         _ => {}
     }
+}
+
+/// Serves a NOTIFY, and traces it and what is answered at once: names and sizes.
+#[inline]
+pub(crate) fn traced<F>(
+    notify: Notify<'_>,
+    ack: &mut Ack<'_>,
+    serve: impl FnOnce(Notify<'_>, &mut Ack<'_>) -> Turn<F>,
+) -> Turn<F> {
+    let (_stream_id, _frame_id) = (notify.stream_id(), notify.frame_id());
+    trace!(
+        stream_id = _stream_id,
+        frame_id = _frame_id,
+        bytes = notify.payload().len(),
+        messages = %notify.names(),
+        "NOTIFY"
+    );
+    let turn = serve(notify, ack);
+    if matches!(turn, Turn::Done(Ok(()))) {
+        trace!(stream_id = _stream_id, frame_id = _frame_id, bytes = ack.len(), "ACK");
+    }
+    turn
 }

@@ -56,9 +56,10 @@ impl<S: Service> Agent<S> {
     /// For closures see
     /// [`inline`](Agent::inline).
     pub fn new(service: S) -> Self {
+        let stats = Stats::new("blocking").with_messages(service.message_counts());
         Self {
             service: Arc::new(service),
-            config: AgentConfig::new().count_in(Stats::new("blocking")),
+            config: AgentConfig::new().count_in(stats),
             workers: 0,
             waiting: WAITING,
             lame_duck: Duration::ZERO,

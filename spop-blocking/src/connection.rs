@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use spop_proto::server::{Closed, Warnings};
 use spop_proto::stats::Tally;
-use spop_proto::{AgentConnection, Event, RequestId, Service, answer_inline};
+use spop_proto::{Ack, AgentConnection, Event, Notify, RequestId, Service, answer_inline};
 
 use crate::listener::Socket;
 use crate::log;
@@ -243,8 +243,11 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
         loop {
             match self.conn.receive(&mut input, now) {
                 Ok(Some(Event::Notify(notify, ack))) => {
-                    let answer = |notify: spop_proto::Notify<'_>, ack: &mut spop_proto::Ack<'_>| {
-                        self.service.notify(notify, ack)
+                    log::asked(&notify);
+                    let answer = |notify: Notify<'_>, ack: &mut Ack<'_>| {
+                        self.service.notify(notify, ack)?;
+                        log::answered(&notify, ack.len());
+                        Ok(())
                     };
                     if let Err(failure) = answer_inline(notify, ack, answer) {
                         let request = RequestId::of(notify, self.request_id.as_deref());

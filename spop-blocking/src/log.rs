@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use spop_proto::driver::Notice;
 use spop_proto::server::{Warning, Warnings};
-use spop_proto::{Event, Failure, Peer, ProtocolError, RequestId};
+use spop_proto::{Event, Failure, Notify, Peer, ProtocolError, RequestId};
 
 /// A tracing event, or nothing without the feature.
 macro_rules! event {
@@ -60,6 +60,9 @@ pub(crate) fn noticed(warnings: &Warnings, notice: &Notice<'_>, now: Instant) {
                 event!(warn, suppressed, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
             }
         }
+        Notice::First { peer, kind } => {
+            event!(info, %peer, dialect = kind.label(), "first connection of HAProxy");
+        }
         Notice::NeverAsked => {
             event!(
                 info,
@@ -70,11 +73,39 @@ pub(crate) fn noticed(warnings: &Warnings, notice: &Notice<'_>, now: Instant) {
     }
 }
 
+/// A NOTIFY came.
+#[inline]
+pub(crate) fn asked(_notify: &Notify<'_>) {
+    event!(
+        trace,
+        peer = %_notify.peer(),
+        stream_id = _notify.stream_id(),
+        frame_id = _notify.frame_id(),
+        bytes = _notify.payload().len(),
+        messages = %_notify.names(),
+        "NOTIFY"
+    );
+}
+
+/// It was answered by the handler.
+#[inline]
+pub(crate) fn answered(_notify: &Notify<'_>, _bytes: usize) {
+    event!(
+        trace,
+        peer = %_notify.peer(),
+        stream_id = _notify.stream_id(),
+        frame_id = _notify.frame_id(),
+        bytes = _bytes,
+        "ACK"
+    );
+}
+
 pub(crate) fn happened(peer: Peer, event: &Event<'_>) {
     match event {
         Event::Hello(info) => event!(
             debug,
             %peer,
+            dialect = info.kind().label(),
             offered = %info.offered(),
             announced = %info.capabilities(),
             max_frame_size = info.max_frame_size(),

@@ -85,7 +85,11 @@ impl<T: Socket, S: Service> Worker<T, S> {
             let service = &self.service;
             // The handler may keep the request, so this is copied before.
             RequestId::of(exchange.notify(), self.request_id.as_deref()).copy_to(&mut id);
-            let mut answered = self.pad.answer(exchange, |notify, ack| service.notify(notify, ack));
+            let mut answered = self.pad.answer(exchange, |notify, ack| {
+                service.notify(notify, ack)?;
+                log::answered(&notify, ack.len());
+                Ok(())
+            });
             let now = Instant::now();
             let mut state = connection.lock();
             let owed_for = state.conn.owed_for(&ticket, now);
@@ -240,6 +244,7 @@ impl State {
         loop {
             let (ticket, exchange) = match self.conn.receive(&mut input, now) {
                 Ok(Some(Event::Notify(notify, ack))) => {
+                    log::asked(&notify);
                     self.names.add(notify);
                     ack.detach(notify, self.spare.pop())
                 }

@@ -251,6 +251,16 @@ impl<'a> Ack<'a> {
         }
     }
 
+    /// Whose answer it is.
+    pub(crate) const fn ids(&self) -> Ids {
+        self.ids
+    }
+
+    /// The number of the connection that asked.
+    pub(crate) const fn connection(&self) -> u64 {
+        self.tx.serial
+    }
+
     /// Where the actions begin in the output.
     const fn actions_at(&self) -> usize {
         self.tx.actions_at(self.ids)

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use crate::agent::{AgentConnection, Event, Interest};
 use crate::error::ProtocolError;
 use crate::handler::{Exchange, HandlerError, Turn};
+use crate::inflight::Ids;
 use crate::request_id::{Failed, RequestId};
 use crate::server::Closed;
-use crate::stats::Tally;
+use crate::stats::{ConnectionKind, Tally};
 use crate::tasks::{Failure, Tasks, panic_text};
 use crate::tx::Tx;
 use crate::{Ack, AgentConfig, Notify, Peer};
@@ -28,6 +29,15 @@ pub enum Notice<'a> {
         failure: Failure,
         /// Which request it was.
         request: RequestId<'a>,
+    },
+    /// A handler has answered a NOTIFY that it could not answer at once.
+    Answered {
+        /// Of the NOTIFY.
+        stream_id: u64,
+        /// Of the NOTIFY.
+        frame_id: u64,
+        /// How many bytes of actions the answer has.
+        bytes: usize,
     },
     /// An answer was late; HAProxy got the fallback.
     Late {
@@ -57,6 +67,13 @@ pub enum Notice<'a> {
         peer: Peer,
         /// How many in this turn.
         answers: u64,
+    },
+    /// The first connection of that generation of HAProxy since the agent began.
+    First {
+        /// Who it is from.
+        peer: Peer,
+        /// [`ConnectionKind::Old`] or [`ConnectionKind::New`].
+        kind: ConnectionKind,
     },
     /// HAProxy has checked the agent's health for a minute and asked it nothing. Told once, and never of
     /// an agent that was asked something.
@@ -208,7 +225,12 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
         log: &mut impl FnMut(Notice<'_>),
     ) {
         tally.clock(&self.conn, now);
-        self.tasks.poll(&mut self.conn, context, now, tally, |failure, id| tell(log, failure, id));
+        self.tasks.poll(&mut self.conn, context, now, tally, |outcome, request| match outcome {
+            Ok((Ids { stream: stream_id, frame: frame_id }, bytes)) => {
+                log(Notice::Answered { stream_id, frame_id, bytes });
+            }
+            Err(failure) => tell(log, failure, request),
+        });
     }
 
     /// Takes what was read, all of it, and has each NOTIFY in it served.

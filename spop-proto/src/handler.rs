@@ -9,6 +9,7 @@ use crate::inflight::Ids;
 use crate::info::{ConnectionInfo, Peer};
 use crate::request::{ArgError, Notify};
 pub use crate::router::{AtOnce, Mixed, Router};
+use crate::stats::MessageCounts;
 use crate::tasks::Failure;
 use crate::vars::{Var, check_name};
 use crate::wire::{Message, Messages, Scope, Value, encode_set_var, encode_unset_var};
@@ -77,11 +78,21 @@ pub trait Service: Send + Sync + 'static {
     /// # Errors
     /// Any error: HAProxy gets the fallback answer.
     fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError>;
+
+    /// Where it counts messages by their names, for the agent's [`Stats`](crate::Stats): asked for once,
+    /// by the agent that is made of it. Nowhere, unless it is a [`Router`] or says something else.
+    fn message_counts(&self) -> Option<MessageCounts> {
+        None
+    }
 }
 
 impl<S: Service + ?Sized> Service for Arc<S> {
     fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
         (**self).notify(notify, ack)
+    }
+
+    fn message_counts(&self) -> Option<MessageCounts> {
+        (**self).message_counts()
     }
 }
 
@@ -132,6 +143,11 @@ pub trait Dispatch: Send + Sync + 'static {
         ack: &mut Ack<'_>,
         own: &mut dyn FnMut() -> Exchange,
     ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, Self>>;
+
+    /// See [`Service::message_counts`].
+    fn message_counts(&self) -> Option<MessageCounts> {
+        None
+    }
 }
 
 /// A future that never is: what a synchronous service answers later.
@@ -146,6 +162,10 @@ impl<D: Dispatch> Dispatch for Arc<D> {
         own: &mut dyn FnMut() -> Exchange,
     ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, D>> {
         (**self).serve(notify, ack, own)
+    }
+
+    fn message_counts(&self) -> Option<MessageCounts> {
+        (**self).message_counts()
     }
 }
 
@@ -169,6 +189,10 @@ impl<S: Service> Dispatch for Inline<S> {
         _: &mut dyn FnMut() -> Exchange,
     ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, S>> {
         Turn::<Never>::Done(self.0.notify(notify, ack))
+    }
+
+    fn message_counts(&self) -> Option<MessageCounts> {
+        self.0.message_counts()
     }
 }
 
@@ -252,6 +276,17 @@ impl<H> Clone for Swap<H> {
 impl<S: Service> Service for Swap<S> {
     fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
         self.current().notify(notify, ack)
+    }
+
+    /// Those of the one that is in place: after a [`replace`](Swap::replace) they begin at 0 again.
+    fn message_counts(&self) -> Option<MessageCounts> {
+        self.current().message_counts()?;
+        let switch = self.clone();
+        Some(MessageCounts::new(move |tell| {
+            if let Some(counts) = switch.current().message_counts() {
+                counts.visit(tell);
+            }
+        }))
     }
 }
 

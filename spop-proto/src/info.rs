@@ -3,6 +3,7 @@
 use core::fmt;
 use std::net::SocketAddr;
 
+use crate::stats::ConnectionKind;
 use crate::wire::Capabilities;
 
 /// Who is at the other end, as far as the adapter knows.
@@ -57,6 +58,12 @@ impl ConnectionInfo {
     #[must_use]
     pub fn engine_id(&self) -> Option<&[u8]> {
         self.engine_id.as_deref()
+    }
+
+    /// Which generation of HAProxy's engine that is: [`ConnectionKind::Old`] or [`ConnectionKind::New`].
+    #[must_use]
+    pub const fn kind(&self) -> ConnectionKind {
+        ConnectionKind::of(self)
     }
 
     /// The capabilities HAProxy announced. `async` is announced by HAProxy <= 3.0 only.

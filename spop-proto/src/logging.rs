@@ -25,6 +25,7 @@
 //! | --- | --- | --- |
 //! | error | `the task of a connection panicked: please report this` | |
 //! | info | `agent listening` | `listen` |
+//! | info | `first connection of HAProxy` | `peer`, `dialect`: `old` up to HAProxy 3.0, `new` from 3.1 on; once for each |
 //! | info | `health checks for a minute and no request: see spop-lint for what HAProxy accepts and never asks` | once; as a rule a group that no rule sends, a message that is not listed or has no event, or no `filter spoe` |
 //! | info | `stopping: health checks fail from now on` | `time`: that of the lame duck |
 //! | info | `agent stopped` | `report`: [`Report`](crate::Report) in a line |
@@ -33,9 +34,12 @@
 //! | debug | `fragmented payload given up` | `stream_id`, `frame_id`, `by` |
 //! | debug | `HAProxy said goodbye` | `status` |
 //! | debug | `connection closed` | `reason`: a [`CloseReason`](crate::CloseReason) in words |
+//! | trace | `NOTIFY` | `stream_id`, `frame_id`, `bytes`, `messages`: their names, with those of the arguments in parentheses |
+//! | trace | `ACK` | `stream_id`, `frame_id`, `bytes`: those of the actions; an answer of a handler, and what is sent in its place is among the warnings |
 //!
 //! All lines of a connection are in a span `connection` of level debug, with `peer` and, after the
-//! handshake, `engine_id`. `spop-blocking` has no span: its debug lines have `peer` themselves.
+//! handshake, `dialect` and `engine_id`. `spop-blocking` has no span: its debug and trace lines have `peer`
+//! themselves.
 //!
 //! # Which request it was
 //! With [`AgentConfig::request_id`](crate::AgentConfig::request_id) (adapters: `agent.request_id("id")`)

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::inflight::Ids;
+use crate::stats::{Held, Stats};
 
 /// Boxed at the first fragment: most connections never see one.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ struct Parts {
     whole: bool,
     /// When the next fragment of the open payload has to be there.
     next_by: Option<Instant>,
+    /// Tells the agent's counters how much of `payload` there is.
+    held: Held,
 }
 
 /// What became of a fragment.
@@ -55,16 +58,25 @@ impl Reassembly {
     pub(crate) fn forget(&mut self, ids: Ids) {
         if let Some(parts) = &mut self.0 {
             parts.forget(ids);
+            parts.count();
         }
     }
 
     /// The first fragment.
-    pub(crate) fn start(&mut self, ids: Ids, data: &[u8], limit: usize) -> Fragment {
-        let parts = self.0.get_or_insert_default();
+    pub(crate) fn start(
+        &mut self,
+        ids: Ids,
+        data: &[u8],
+        limit: usize,
+        stats: Option<&Stats>,
+    ) -> Fragment {
+        let parts = self.0.get_or_insert_with(|| Box::new(Parts::counted_in(stats)));
         parts.payload.clear();
         parts.whole = false;
         parts.open = Some(ids);
-        parts.append(ids, data, limit)
+        let fragment = parts.append(ids, data, limit);
+        parts.count();
+        fragment
     }
 
     /// A further one.
@@ -76,7 +88,11 @@ impl Reassembly {
         limit: usize,
     ) -> Fragment {
         match &mut self.0 {
-            Some(parts) => parts.next(ids, data, (fin, abort), limit),
+            Some(parts) => {
+                let fragment = parts.next(ids, data, (fin, abort), limit);
+                parts.count();
+                fragment
+            }
             None => Fragment::Unknown,
         }
     }
@@ -98,6 +114,7 @@ impl Reassembly {
         let parts = self.0.as_deref_mut()?;
         let ids = parts.open.take()?;
         parts.refuse(ids);
+        parts.count();
         Some(ids)
     }
 
@@ -119,6 +136,7 @@ impl Reassembly {
         {
             parts.whole = false;
             parts.payload.clear();
+            parts.count();
         }
     }
 
@@ -141,6 +159,15 @@ impl Reassembly {
 }
 
 impl Parts {
+    fn counted_in(stats: Option<&Stats>) -> Self {
+        Self { held: Held::new(stats.cloned()), ..Self::default() }
+    }
+
+    /// To be called when `payload` has changed.
+    fn count(&mut self) {
+        self.held.set(self.payload.len());
+    }
+
     fn forget(&mut self, ids: Ids) {
         if self.open == Some(ids) {
             self.open = None;
@@ -215,7 +242,7 @@ mod tests {
     #[test]
     fn concatenates() {
         let mut all = Reassembly::default();
-        assert_eq!(all.start(A, b"ab", 10), Fragment::Kept);
+        assert_eq!(all.start(A, b"ab", 10, None), Fragment::Kept);
         assert_eq!(all.next(B, b"zz", MORE, 10), Fragment::Unknown);
         assert_eq!(all.next(A, b"cd", MORE, 10), Fragment::Kept);
         assert_eq!(all.next(A, b"", FIN, 10), Fragment::Whole);
@@ -228,7 +255,7 @@ mod tests {
     #[test]
     fn a_payload_over_the_limit_is_dropped_and_its_rest_skipped() {
         let mut all = Reassembly::default();
-        assert_eq!(all.start(A, b"abcd", 5), Fragment::Kept);
+        assert_eq!(all.start(A, b"abcd", 5, None), Fragment::Kept);
         assert_eq!(all.next(A, b"ef", MORE, 5), Fragment::TooBig);
         assert_eq!(all.capacity(), 0);
         for _ in 0..1000 {
@@ -236,13 +263,13 @@ mod tests {
         }
         assert_eq!(all.next(A, b"", FIN, 5), Fragment::Refused);
         assert_eq!(all.next(A, b"", FIN, 5), Fragment::Unknown);
-        assert_eq!(all.start(B, b"abcdef", 5), Fragment::TooBig);
+        assert_eq!(all.start(B, b"abcdef", 5, None), Fragment::TooBig);
     }
 
     #[test]
     fn given_up_by_haproxy() {
         let mut all = Reassembly::default();
-        all.start(A, b"abcd", 5);
+        all.start(A, b"abcd", 5, None);
         all.trim();
         assert_eq!(all.next(A, b"", (true, true), 5), Fragment::Aborted);
         all.trim();
@@ -253,11 +280,40 @@ mod tests {
     #[test]
     fn a_new_notify_of_the_same_ids_starts_afresh() {
         let mut all = Reassembly::default();
-        all.start(A, b"abcd", 5);
+        all.start(A, b"abcd", 5, None);
         all.forget(A);
         assert_eq!(all.open(), None);
-        assert_eq!(all.start(A, b"xy", 5), Fragment::Kept);
+        assert_eq!(all.start(A, b"xy", 5, None), Fragment::Kept);
         assert_eq!(all.next(A, b"", FIN, 5), Fragment::Whole);
         assert_eq!(all.payload(), b"xy");
+    }
+
+    #[test]
+    fn what_is_held_is_counted_as_long_as_it_is() {
+        let stats = Stats::default();
+        let held = || stats.snapshot().reassembly_bytes;
+        let mut all = Reassembly::default();
+        let mut other = Reassembly::default();
+        all.start(A, b"abcd", 10, Some(&stats));
+        other.start(A, b"ab", 10, Some(&stats));
+        assert_eq!(held(), 6);
+        all.next(A, b"ef", FIN, 10);
+        assert_eq!(held(), 8, "whole, and lent to an event");
+        all.release();
+        assert_eq!(held(), 2);
+        all.start(B, b"abcd", 10, Some(&stats));
+        all.next(B, b"efghijk", MORE, 10);
+        assert_eq!(held(), 2, "refused");
+        all.start(A, b"abcd", 10, Some(&stats));
+        all.next(A, b"", (true, true), 10);
+        assert_eq!(held(), 2, "given up by HAProxy");
+        all.start(A, b"abcd", 10, Some(&stats));
+        all.refuse();
+        assert_eq!(held(), 2, "its next fragment was late");
+        all.start(B, b"abcd", 10, Some(&stats));
+        all.forget(B);
+        assert_eq!(held(), 2, "asked anew");
+        drop(other);
+        assert_eq!(held(), 0, "the connection is gone");
     }
 }

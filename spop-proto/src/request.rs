@@ -1,5 +1,6 @@
 //! What a handler is asked: a NOTIFY and its messages.
 
+use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -46,6 +47,12 @@ impl<'a> Notify<'a> {
         self.message(name).ok_or_else(|| ArgError::no_message(name, self.messages()))
     }
 
+    /// What was asked without what it was asked about, for a log: `check-client-ip(ip, path)`, an argument
+    /// without a name as `_`, one message after the other. Names are escaped.
+    pub fn names(&self) -> impl fmt::Display + use<'a> {
+        Names(self.messages())
+    }
+
     /// HAProxy's stream. Unique on this connection only, and new for each event with HAProxy
     /// >= 3.1: to match events of a request, put `unique-id` into the arguments.
     #[must_use]
@@ -85,6 +92,26 @@ impl<'a> Notify<'a> {
 
     pub(crate) const fn ids(&self) -> Ids {
         self.ids
+    }
+}
+
+struct Names<'a>(Messages<'a>);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, message) in self.0.enumerate() {
+            let before = if nth == 0 { "" } else { " " };
+            write!(f, "{before}{}(", message.name().escape_ascii())?;
+            for (nth, arg) in message.args().enumerate() {
+                let before = if nth == 0 { "" } else { ", " };
+                match arg.name {
+                    b"" => write!(f, "{before}_")?,
+                    name => write!(f, "{before}{}", name.escape_ascii())?,
+                }
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
     }
 }
 

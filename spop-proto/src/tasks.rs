@@ -14,6 +14,7 @@ use std::time::Instant;
 use crate::ack::{Ack, SetError, Ticket};
 use crate::agent::AgentConnection;
 use crate::handler::{Exchange, HandlerError, Turn};
+use crate::inflight::Ids;
 use crate::request::Notify;
 use crate::request_id::{Failed, RequestId};
 use crate::router::RoutePanicked;
@@ -96,6 +97,9 @@ pub fn answer_inline(
     ack.fail(&failure);
     Err(failure)
 }
+
+/// What a handler's future came to: whose answer it was, and how many bytes of actions that has.
+type Outcome = Result<(Ids, usize), Failure>;
 
 /// The futures of one connection's handlers.
 ///
@@ -255,7 +259,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
     }
 
     /// Polls the futures that were woken and hands their answers to the connection. `context` is
-    /// woken when there is more to do. Failures go to `log`.
+    /// woken when there is more to do. What they came to goes to `log`.
     #[inline]
     pub(crate) fn poll(
         &mut self,
@@ -263,7 +267,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
         context: &Context<'_>,
         now: Instant,
         tally: &mut Tally,
-        log: impl FnMut(Failure, RequestId<'_>),
+        log: impl FnMut(Outcome, RequestId<'_>),
     ) {
         if let Some(parking) = self.parking.as_deref_mut()
             && parking.parked() > 0
@@ -314,7 +318,8 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
             Poll::Ready(result) => {
                 self.free.push(at);
                 let argument = ack.request_id_argument().cloned();
-                self.settle(result, ack).map_err(|failure| Failed { failure, argument })
+                self.settle(result, ack).map_err(|failure| Failed { failure, argument })?;
+                Ok(())
             }
         }
     }
@@ -341,16 +346,16 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
         context: &Context<'_>,
         now: Instant,
         tally: &mut Tally,
-        mut log: impl FnMut(Failure, RequestId<'_>),
+        mut log: impl FnMut(Outcome, RequestId<'_>),
     ) {
         self.shared.register(context);
         if !self.shared.woken.swap(false, Ordering::AcqRel) {
             return;
         }
         for at in 0..self.slots.len() {
-            if let Err(failure) = self.poll_slot(at, conn, now, tally) {
+            if let Some(outcome) = self.poll_slot(at, conn, now, tally) {
                 let id = self.slots.get(at).map_or(&[][..], |slot| &slot.id);
-                log(failure, RequestId::copied(id));
+                log(outcome, RequestId::copied(id));
             }
         }
     }
@@ -361,41 +366,43 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
         conn: &mut AgentConnection,
         now: Instant,
         tally: &mut Tally,
-    ) -> Result<(), Failure> {
-        let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
+    ) -> Option<Outcome> {
+        let slot = self.slots.get_mut(at)?;
         if slot.owed.is_none() || !slot.flag.woken.swap(false, Ordering::AcqRel) {
-            return Ok(());
+            return None;
         }
-        let Poll::Ready(result) = slot.poll() else { return Ok(()) };
-        let Some(ticket) = slot.owed.take() else { return Ok(()) };
+        let Poll::Ready(result) = slot.poll() else { return None };
+        let ticket = slot.owed.take()?;
         self.free.push(at);
         let owed_for = conn.owed_for(&ticket, now);
         match conn.answer(ticket, now) {
             Ok(ack) => {
                 tally.answered(owed_for.unwrap_or_default());
-                self.settle(result, ack)
+                let ids = ack.ids();
+                Some(self.settle(result, ack).map(|bytes| (ids, bytes)))
             }
             // Too late: the deadline has answered, or HAProxy has asked anew.
             Err(_) => {
                 if let Ok(Ok(exchange)) = result {
                     self.keep(exchange);
                 }
-                Ok(())
+                None
             }
         }
     }
 
-    /// Writes a finished future's answer.
+    /// Writes a finished future's answer; says how many bytes of actions it has.
     fn settle(
         &mut self,
         result: Result<Result<Exchange, HandlerError>, Failure>,
         ack: Ack<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<usize, Failure> {
         let failure = match result {
             Ok(Ok(mut exchange)) => {
+                let bytes = exchange.actions().len();
                 let sent = ack.answer_with(&mut exchange);
                 self.keep(exchange);
-                return sent;
+                return sent.map(|()| bytes);
             }
             Ok(Err(error)) => Failure::of(error),
             Err(failure) => failure,

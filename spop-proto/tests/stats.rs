@@ -23,10 +23,11 @@ use std::time::{Duration, Instant};
 use common::{frame, haproxy_disconnect, health_check, hello, hello_pairs, notify};
 use exposition::Exposition;
 use spop_proto::driver::{Driver, Notice};
-use spop_proto::stats::{CloseKind, ConnectionKind, Tally};
+use spop_proto::handler::Swap;
+use spop_proto::stats::{CloseKind, ConnectionKind, Histogram, Tally};
 use spop_proto::{
-    AgentConfig, AgentConnection, Exchange, HandlerError, Limits, Peer, Snapshot, Stats, Status,
-    Turn,
+    AgentConfig, AgentConnection, Exchange, HandlerError, Limits, Peer, Router, Service, Snapshot,
+    Stats, Status, Turn, testing,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Result<Exchange, HandlerError>>>>;
@@ -45,6 +46,9 @@ struct Rig {
     driver: Driver<Answer>,
     start: Instant,
     notices: Vec<String>,
+    /// The generation of HAProxy, where this connection is its first.
+    first: Option<ConnectionKind>,
+    answered: Vec<(u64, usize)>,
 }
 
 impl Rig {
@@ -54,7 +58,13 @@ impl Rig {
 
     fn accepted(config: &AgentConfig, start: Instant) -> Self {
         let conn = AgentConnection::new(config.clone(), Peer::Unknown, start);
-        Self { driver: Driver::new(conn), start, notices: Vec::new() }
+        Self {
+            driver: Driver::new(conn),
+            start,
+            notices: Vec::new(),
+            first: None,
+            answered: Vec::new(),
+        }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -64,11 +74,13 @@ impl Rig {
     /// A wake-up in two turns: one that reads, and one that finds nothing more, at another time.
     fn wake(&mut self, (from, to): (u64, u64), input: &[u8], handler: Handler<'_>) {
         let (from, to) = (self.at(from), self.at(to));
-        let Self { driver, notices, .. } = self;
+        let Self { driver, notices, first, answered, .. } = self;
         let context = Context::from_waker(Waker::noop());
         let mut tally = driver.tally();
         let log = &mut |notice: Notice<'_>| match notice {
             Notice::Event(_) | Notice::Failure { .. } => {}
+            Notice::First { kind, .. } => assert_eq!(first.replace(kind), None),
+            Notice::Answered { stream_id, bytes, .. } => answered.push((stream_id, bytes)),
             other => notices.push(format!("{other:?}")),
         };
         driver.poll_answers(&context, from, &mut tally, log);
@@ -126,9 +138,9 @@ fn notifies(count: u64) -> Vec<u8> {
 }
 
 /// The buckets that have something in them: upper bound in µs, and how many.
-fn times(snapshot: &Snapshot) -> Vec<(Option<u128>, u64)> {
+fn times(times: &Histogram) -> Vec<(Option<u128>, u64)> {
     let mut below = 0;
-    let each = snapshot.answer_time.buckets().map(|(bound, upto)| {
+    let each = times.buckets().map(|(bound, upto)| {
         (bound.map(|bound| bound.as_micros()), upto - std::mem::replace(&mut below, upto))
     });
     each.filter(|(_, count)| *count > 0).collect()
@@ -139,6 +151,8 @@ fn check(snapshot: &Snapshot) {
     let stats = &snapshot.stats;
     assert_eq!(stats.notifies, stats.settled() + snapshot.in_flight(), "{snapshot:?}");
     assert_eq!(snapshot.answer_time.count(), stats.acks(), "{snapshot:?}");
+    let handled = stats.answered + stats.errors + stats.panics + stats.unanswered;
+    assert_eq!(snapshot.handler_time.count(), handled, "{snapshot:?}");
     let closed: u64 = CloseKind::ALL.iter().map(|kind| snapshot.closed(*kind)).sum();
     assert_eq!(snapshot.connections, snapshot.open() + closed, "{snapshot:?}");
 }
@@ -153,8 +167,11 @@ fn inline_answers_have_the_time_of_their_turn() {
     let now = config.stats().unwrap().snapshot();
     check(&now);
     assert_eq!((now.stats.answered, now.stats.errors), (20, 1));
-    assert_eq!(times(&now), [(Some(25), 1), (Some(2500), 20)]);
+    assert_eq!(times(&now.answer_time), [(Some(25), 1), (Some(2500), 20)]);
     assert_eq!(now.answer_time.sum(), Duration::from_millis(40));
+    // They share the 2 ms.
+    assert_eq!(times(&now.handler_time), [(Some(25), 1), (Some(100), 20)]);
+    assert_eq!(now.handler_time.sum(), Duration::from_millis(2));
     assert_eq!(now.received_bytes, (hello().len() + notifies(20).len() + notifies(1).len()) as u64);
     assert!(now.sent_bytes > 0);
     assert_eq!((now.open(), now.connections_of(ConnectionKind::Old)), (1, 1));
@@ -172,14 +189,17 @@ fn deferred_answers_have_the_time_they_were_owed() {
     let now = config.stats().unwrap().snapshot();
     check(&now);
     assert_eq!((now.in_flight(), now.stats.acks()), (2, 0));
+    assert_eq!(rig.answered, []);
     gate.store(true, Ordering::SeqCst);
     // A third is answered inline in the same wake-up.
     rig.wake((140, 141), &notify(3), Handler::Answers);
     let now = config.stats().unwrap().snapshot();
     check(&now);
     assert_eq!((now.in_flight(), now.stats.answered), (0, 3));
-    assert_eq!(times(&now), [(Some(1000), 1), (Some(10_000), 1), (Some(50_000), 1)]);
+    assert_eq!(times(&now.answer_time), [(Some(1000), 1), (Some(10_000), 1), (Some(50_000), 1)]);
     assert_eq!(now.answer_time.sum(), Duration::from_millis(40 + 10 + 1));
+    assert_eq!(now.handler_time, now.answer_time, "those that were deferred have all of it");
+    assert_eq!(rig.answered, [(1, 0), (2, 0)], "inline answers are no news");
 }
 
 #[test]
@@ -194,7 +214,8 @@ fn a_late_answer_counts_with_the_time_it_had() {
     let now = config.stats().unwrap().snapshot();
     check(&now);
     assert_eq!((now.stats.deadlines, now.in_flight()), (1, 0));
-    assert_eq!(times(&now), [(Some(100_000), 1)]);
+    assert_eq!(now.handler_time.count(), 0, "it may take for ever");
+    assert_eq!(times(&now.answer_time), [(Some(100_000), 1)]);
 }
 
 #[test]
@@ -230,6 +251,8 @@ fn connections_are_counted_by_who_they_are_and_how_they_end() {
         for input in inputs {
             rig.wake((0, 0), input, Handler::Answers);
         }
+        let is_haproxy = matches!(kind, ConnectionKind::Old | ConnectionKind::New);
+        assert_eq!(rig.first, is_haproxy.then_some(kind));
         let open = stats.snapshot();
         assert_eq!((open.open(), open.connections), (1, before.connections + 1));
         let now = rig.at(0);
@@ -267,6 +290,75 @@ fn counters_are_those_of_the_configuration_they_were_given_to() {
     assert_eq!((one.snapshot().open(), other.snapshot().open()), (1, 0));
     assert_eq!((one.snapshot().connections, other.snapshot().connections), (1, 1));
     assert_eq!(other.snapshot().runtime, "other");
+}
+
+#[test]
+fn the_first_connection_of_each_generation_is_told() {
+    let config = counted();
+    let new = frame(common::HAPROXY_HELLO, 1, 0, 0, &hello_pairs(16380, "pipelining").concat());
+    let firsts = [&hello(), &hello(), &new, &new, &hello()].map(|hello| {
+        let mut rig = Rig::new(&config);
+        rig.wake((0, 0), hello, Handler::Answers);
+        rig.wake((1, 1), &notify(1), Handler::Answers);
+        rig.first
+    });
+    assert_eq!(firsts, [Some(ConnectionKind::Old), None, Some(ConnectionKind::New), None, None]);
+}
+
+/// A payload that comes in fragments is memory as long as it is held.
+#[test]
+fn fragments_are_a_gauge() {
+    let config = counted();
+    let held = || config.stats().unwrap().snapshot().reassembly_bytes;
+    let mut rig = Rig::new(&config);
+    let mut other = Rig::new(&config);
+    rig.wake((0, 0), &hello(), Handler::Answers);
+    other.wake((0, 0), &hello(), Handler::Answers);
+    let whole = notify(1);
+    let payload = &whole[7 + 4..];
+    let (one, two) = payload.split_at(3);
+    rig.wake((1, 1), &frame(3, 0, 1, 1, one), Handler::Answers);
+    other.wake((1, 1), &frame(3, 0, 7, 1, one), Handler::Answers);
+    assert_eq!(held(), 6);
+    rig.wake((2, 2), &frame(0, 1, 1, 1, two), Handler::Answers);
+    assert_eq!((held(), config.stats().unwrap().snapshot().stats.answered), (3, 1));
+    drop(other);
+    assert_eq!(held(), 0);
+}
+
+#[test]
+fn messages_are_counted_by_their_routes() {
+    let router = |names: [&str; 2]| {
+        let router = Router::new().on(names[0], |_, _| Ok(()));
+        router.on(names[1], |_, _| Err(HandlerError::new("no"))).otherwise(|_, _| Ok(()))
+    };
+    let ask = |service: &Swap<Router>, messages: &[&str]| {
+        let (first, rest) = messages.split_first().unwrap();
+        let asked = testing::message(first);
+        rest.iter().fold(asked, |asked, name| asked.message(name)).ask(service);
+    };
+    let service = Swap::new(router(["a", "other"]));
+    let stats = Stats::default().with_messages(service.message_counts());
+    let counts = || {
+        let all = stats.snapshot().messages;
+        all.into_iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    assert_eq!(counts(), "a 0, other 0");
+    ask(&service, &["a", "a", "b"]);
+    ask(&service, &["c", "other", "a"]);
+    // The second NOTIFY ended at the message that failed; a route named `other` is in the rest.
+    assert_eq!(counts(), "a 2, other 3");
+    let page = stats.snapshot().prometheus().to_string();
+    let page = Exposition::read(&page).unwrap();
+    assert_eq!(page.value("spop_agent_messages_total", &[("message", "a")]), Some("2"));
+    assert_eq!(page.value("spop_agent_messages_total", &[("message", "other")]), Some("3"));
+    service.replace(router(["a", "b"]));
+    ask(&service, &["b"]);
+    assert_eq!(counts(), "a 0, b 1, other 0");
+    assert_eq!(Stats::default().with_messages(None).snapshot().messages, []);
 }
 
 #[test]
@@ -329,6 +421,7 @@ fn the_page_is_what_prometheus_reads() {
             ("spop_agent_info", "gauge"),
             ("spop_agent_connections", "gauge"),
             ("spop_agent_in_flight", "gauge"),
+            ("spop_agent_reassembly_bytes", "gauge"),
             ("spop_agent_connections_total", "counter"),
             ("spop_agent_closes_total", "counter"),
             ("spop_agent_protocol_errors_total", "counter"),
@@ -342,6 +435,7 @@ fn the_page_is_what_prometheus_reads() {
             ("spop_agent_received_bytes_total", "counter"),
             ("spop_agent_sent_bytes_total", "counter"),
             ("spop_agent_answer_seconds", "histogram"),
+            ("spop_agent_handler_seconds", "histogram"),
         ]
     );
     let value = |name: &str, labels: &[(&str, &str)]| page.value(name, labels).unwrap();
@@ -357,6 +451,8 @@ fn the_page_is_what_prometheus_reads() {
     assert_eq!(value("spop_agent_answer_seconds_bucket", &[("le", "0.0025")]), "4");
     assert_eq!(value("spop_agent_answer_seconds_bucket", &[("le", "+Inf")]), "4");
     assert_eq!(value("spop_agent_answer_seconds_sum", &[]), "0.006000000");
+    assert_eq!(value("spop_agent_handler_seconds_sum", &[]), "0.002000000");
+    assert_eq!(value("spop_agent_handler_seconds_count", &[]), "4");
     let bounds: Vec<_> = page.bounds("spop_agent_answer_seconds").collect();
     let expected = "0.000025 0.00005 0.0001 0.00025 0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 \
                     0.25 0.5 1 +Inf";

@@ -101,9 +101,10 @@ impl<D: Dispatch> Agent<D> {
     /// An agent that answers some requests at once and others in futures: a [`Router`](crate::Router)
     /// with routes that wait.
     pub fn with(dispatch: D) -> Self {
+        let stats = Stats::new("tokio").with_messages(dispatch.message_counts());
         Self {
             shared: Arc::new(Shared { dispatch, warnings: Warnings::default() }),
-            config: AgentConfig::new().count_in(Stats::new("tokio")),
+            config: AgentConfig::new().count_in(stats),
             lame_duck: Duration::ZERO,
         }
     }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::agent::Shared;
-use crate::log::{event, tell};
+use crate::log::{event, tell, traced};
 
 /// Bytes read at once; a turn handles no more before others have theirs.
 const READ: usize = 64 * 1024;
@@ -77,7 +77,7 @@ where
                         input,
                         cx,
                         now,
-                        |n, ack, own| shared.dispatch.serve(n, ack, own),
+                        |n, ack, own| traced(n, ack, |n, ack| shared.dispatch.serve(n, ack, own)),
                         log,
                     );
                 });
@@ -122,7 +122,12 @@ pub(crate) fn in_span<F: Future>(serving: F, peer: Peer) -> impl Future<Output =
     #[cfg(feature = "tracing")]
     let serving = tracing::Instrument::instrument(
         serving,
-        tracing::debug_span!("connection", %peer, engine_id = tracing::field::Empty),
+        tracing::debug_span!(
+            "connection",
+            %peer,
+            dialect = tracing::field::Empty,
+            engine_id = tracing::field::Empty
+        ),
     );
     serving
 }

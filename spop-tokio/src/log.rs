@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use spop_proto::Event;
 use spop_proto::driver::Notice;
 use spop_proto::server::{Warning, Warnings};
+use spop_proto::{Ack, Event, Notify, Turn};
 
 /// A tracing event, or nothing without the feature.
 macro_rules! event {
@@ -52,6 +52,12 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
         Notice::Held { peer, answers } => {
             warning!(warnings, Warning::Held, now, %peer, answers, "answers held back: they would fill HAProxy's receive buffer");
         }
+        Notice::First { peer, kind } => {
+            event!(info, %peer, dialect = kind.label(), "first connection of HAProxy");
+        }
+        Notice::Answered { stream_id, frame_id, bytes } => {
+            event!(trace, stream_id, frame_id, bytes, "ACK");
+        }
         Notice::NeverAsked => {
             event!(
                 info,
@@ -59,6 +65,8 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
             );
         }
         Notice::Event(Event::Hello(info)) => {
+            #[cfg(feature = "tracing")]
+            tracing::Span::current().record("dialect", info.kind().label());
             #[cfg(feature = "tracing")]
             if let Some(id) = info.engine_id() {
                 tracing::Span::current()
@@ -81,4 +89,27 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
         }
         _ => {}
     }
+}
+
+/// Serves a NOTIFY, and traces it and what is answered at once: names and sizes.
+#[inline]
+pub(crate) fn traced<F>(
+    notify: Notify<'_>,
+    ack: &mut Ack<'_>,
+    serve: impl FnOnce(Notify<'_>, &mut Ack<'_>) -> Turn<F>,
+) -> Turn<F> {
+    let (_stream_id, _frame_id) = (notify.stream_id(), notify.frame_id());
+    event!(
+        trace,
+        stream_id = _stream_id,
+        frame_id = _frame_id,
+        bytes = notify.payload().len(),
+        messages = %notify.names(),
+        "NOTIFY"
+    );
+    let turn = serve(notify, ack);
+    if matches!(turn, Turn::Done(Ok(()))) {
+        event!(trace, stream_id = _stream_id, frame_id = _frame_id, bytes = ack.len(), "ACK");
+    }
+    turn
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use common::Engine;
 use spop_proto::Dialect::New;
 use spop_proto::wire::NotifyPayload;
-use spop_tokio::{Agent, HandlerError, Peer, Scope};
+use spop_tokio::{Agent, HandlerError, Peer, Router, Scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -83,14 +83,59 @@ async fn a_connection_has_a_span_a_reason_and_no_values() {
         assert_eq!(found.len(), 1, "{part}: {lines:#?}");
         found.into_iter().next().unwrap().clone()
     };
-    let span = "connection{peer=192.0.2.1:4711 engine_id=00000000-0000-4000-8000-000000000000}";
+    let span = "connection{peer=192.0.2.1:4711 dialect=\"new\" engine_id=00000000-0000-4000-8000-000000000000}";
     assert!(one("handshake done").contains("max_frame_size=16380"));
     // Three failures, one line: the others are counted for the next one.
+    let first = one("first connection of HAProxy");
+    assert!(first.contains("INFO") && first.contains("dialect=\"new\""), "{first}");
     let warning = one("the handler's own words");
     assert!(warning.contains("WARN") && warning.contains(span), "{warning}");
     let closed = one("connection closed");
     assert!(closed.contains("DEBUG") && closed.contains("reason=closed by the peer"), "{closed}");
     assert!(lines.iter().all(|line| !line.contains(SECRET)), "{lines:#?}");
+}
+
+/// What is answered at once, and what is answered later.
+#[tokio::test]
+async fn frames_are_traced_by_their_names_and_sizes() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .without_time()
+        .with_writer(log.clone());
+    let _guard = subscriber.finish().set_default();
+    let router = Router::new()
+        .on("now", |_, ack| Ok(ack.set(Scope::Transaction, "v", true)?))
+        .concurrent("later", |mut x| async move {
+            tokio::task::yield_now().await;
+            x.set(Scope::Transaction, "v", true)?;
+            Ok(x)
+        });
+    let agent = Agent::with(router);
+    let (ours, theirs) = duplex(64 * 1024);
+    let client = async move {
+        let mut engine = Engine::ready(ours, New).await;
+        let now = NotifyPayload::new("now").arg("secret", SECRET).arg("", SECRET).message("b\n");
+        engine.ask(&now).await;
+        engine.ask(&NotifyPayload::new("later")).await;
+    };
+    tokio::join!(agent.serve_connection(theirs, Peer::Unknown), client);
+    let frames: Vec<_> = log
+        .lines()
+        .into_iter()
+        .filter(|line| line.starts_with("TRACE"))
+        .map(|line| line.split_once("spop_tokio::log: ").unwrap().1.to_owned())
+        .collect();
+    assert_eq!(
+        frames,
+        [
+            "NOTIFY stream_id=1 frame_id=1 bytes=61 messages=now(secret, _) b\\n()",
+            "ACK stream_id=1 frame_id=1 bytes=6",
+            "NOTIFY stream_id=3 frame_id=1 bytes=7 messages=later()",
+            "ACK stream_id=3 frame_id=1 bytes=6",
+        ]
+    );
 }
 
 #[tokio::test]

@@ -212,7 +212,9 @@ pub(crate) fn driven<D: Dispatch>(
     let mut driver = Driver::new(conn);
     move |input| {
         let context = Context::from_waker(Waker::noop());
-        let log = &mut |notice: Notice<'_>| panic!("{notice:?}");
+        let log = &mut |notice: Notice<'_>| {
+            assert!(matches!(notice, Notice::Answered { .. }), "{notice:?}");
+        };
         let mut tally = driver.tally();
         driver.receive(input, &context, now, |n, ack, own| dispatch.serve(n, ack, own), log);
         driver.poll_answers(&context, now, &mut tally, log);

@@ -340,7 +340,8 @@ impl Core {
             });
         }
         let limit = self.tx.config.current_limits().payload.get();
-        let fragment = self.reassembly.start(ids, payload, limit);
+        let stats = self.tx.config.stats();
+        let fragment = self.reassembly.start(ids, payload, limit, stats);
         self.on_fragment(fragment, ids, now)
     }
 

@@ -10,6 +10,7 @@ use core::fmt;
 use core::future::Future;
 use core::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -22,6 +23,7 @@ use crate::ack::Ack;
 use crate::config::{ConfigError, encode_fallback};
 use crate::handler::{Dispatch, Exchange, HandlerError, Seed, Service, Turn};
 use crate::request::{ArgError, Notify};
+use crate::stats::{MessageCounts, Striped};
 use crate::tasks::{Failure, panic_text};
 use crate::wire::{Action, Message};
 
@@ -82,6 +84,8 @@ pub struct Router<M = AtOnce> {
     routes: Vec<Route>,
     otherwise: Option<Inline>,
     unknown: Unknown,
+    /// How often messages without a route came.
+    other: Arc<Striped>,
     mismatch: Option<Box<Tell>>,
     mode: PhantomData<fn() -> M>,
 }
@@ -96,6 +100,8 @@ struct Route {
     fallback: Option<Box<[u8]>>,
     declared: Vec<Declared>,
     watch: Watch,
+    /// How often it came.
+    asked: Arc<Striped>,
 }
 
 enum Work {
@@ -105,11 +111,12 @@ enum Work {
 
 impl Router {
     /// A router without routes.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             routes: Vec::new(),
             otherwise: None,
             unknown: Unknown::new(),
+            other: Arc::default(),
             mismatch: None,
             mode: PhantomData,
         }
@@ -154,15 +161,21 @@ impl<M> Router<M> {
         F: Fn(Exchange) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Exchange, HandlerError>> + Send + 'static,
     {
-        let Self { routes, otherwise, unknown, mismatch, mode: _ } = self;
-        let router = Router { routes, otherwise, unknown, mismatch, mode: PhantomData };
+        let Self { routes, otherwise, unknown, other, mismatch, mode: _ } = self;
+        let router = Router { routes, otherwise, unknown, other, mismatch, mode: PhantomData };
         router.route(message, Work::Waiting(Waiting::new(handler)))
     }
 
     fn route(mut self, message: &str, work: Work) -> Self {
         self.routes.retain(|route| *route.message != *message);
-        let (message, declared, watch) = (message.into(), Vec::new(), Watch::default());
-        self.routes.push(Route { message, work, fallback: None, declared, watch });
+        self.routes.push(Route {
+            message: message.into(),
+            work,
+            fallback: None,
+            declared: Vec::new(),
+            watch: Watch::default(),
+            asked: Arc::default(),
+        });
         self
     }
 
@@ -275,6 +288,20 @@ impl<M> Router<M> {
         self.unknown.count()
     }
 
+    /// How often each message with a route came, and all others together as `other`: what agents publish
+    /// as `spop_agent_messages_total`.
+    #[must_use]
+    pub fn message_counts(&self) -> MessageCounts {
+        let routes = self.routes.iter();
+        let routes: Vec<_> =
+            routes.map(|route| (route.message.clone(), Arc::clone(&route.asked))).collect();
+        let other = Arc::clone(&self.other);
+        MessageCounts::new(move |tell| {
+            routes.iter().for_each(|(message, asked)| tell(message, asked.get()));
+            tell("other", other.get());
+        })
+    }
+
     /// The messages with a route, and the arguments that were declared for each.
     pub fn declared(&self) -> impl Iterator<Item = (&str, &[Declared])> {
         self.routes.iter().map(|route| (&*route.message, route.declared.as_slice()))
@@ -310,6 +337,7 @@ impl<M> Router<M> {
         let mut failed = None;
         for message in notify.messages() {
             let route = self.find(message.name());
+            route.map_or(&self.other, |route| &route.asked).count(ack.connection());
             if let (Some(tell), Some(route)) = (&self.mismatch, route) {
                 route.watch.look(&route.declared, &message, tell);
             }
@@ -441,6 +469,10 @@ impl RoutePanicked {
 }
 
 impl Service for Router {
+    fn message_counts(&self) -> Option<MessageCounts> {
+        Some(Self::message_counts(self))
+    }
+
     #[inline]
     fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
         match self.answer(&notify, ack, |_| {})? {
@@ -454,6 +486,10 @@ impl Service for Router {
 }
 
 impl<M: 'static> Dispatch for Router<M> {
+    fn message_counts(&self) -> Option<MessageCounts> {
+        Some(Self::message_counts(self))
+    }
+
     #[inline]
     fn serve<'s>(
         &'s self,

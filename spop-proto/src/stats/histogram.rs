@@ -35,16 +35,57 @@ pub struct Histogram {
     pub(crate) sum: u64,
 }
 
-impl Histogram {
-    /// Adds that many answers, which took `time` each.
-    pub(crate) fn add(&mut self, answers: u64, time: Duration) {
+/// The times of one turn: they are few, and in few buckets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    counts: [u32; BUCKETS],
+    /// Which of them are not 0, by bit.
+    used: u16,
+    /// Of all, in nanoseconds.
+    pub(crate) sum: u64,
+}
+
+impl Times {
+    /// Adds that many, which took `time` each.
+    #[inline]
+    pub(crate) fn add(&mut self, times: u64, time: Duration) {
         let nanos = nanos(time);
-        if let Some(count) = self.counts.get_mut(bucket(nanos)) {
-            *count += answers;
-        }
-        self.sum = self.sum.wrapping_add(nanos.wrapping_mul(answers));
+        self.count(times, nanos, nanos.wrapping_mul(times));
     }
 
+    /// Adds that many, which took `time` all together and share it evenly.
+    #[inline]
+    pub(crate) fn share(&mut self, times: u64, time: Duration) {
+        let nanos = nanos(time);
+        if let Some(each) = nanos.checked_div(times) {
+            self.count(times, each, nanos);
+        }
+    }
+
+    fn count(&mut self, times: u64, each: u64, sum: u64) {
+        let bucket = bucket(each);
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count = count.saturating_add(u32::try_from(times).unwrap_or(u32::MAX));
+            self.used |= 1 << bucket;
+        }
+        self.sum = self.sum.wrapping_add(sum);
+    }
+
+    /// Hands each bucket that is not empty to `each`, with what is in it, and is empty then.
+    #[inline]
+    pub(crate) fn take(&mut self, mut each: impl FnMut(usize, u64)) {
+        while self.used != 0 {
+            let bucket = self.used.trailing_zeros() as usize;
+            self.used &= self.used - 1;
+            if let Some(count) = self.counts.get_mut(bucket) {
+                each(bucket, core::mem::take(count).into());
+            }
+        }
+        self.sum = 0;
+    }
+}
+
+impl Histogram {
     /// How many answers.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -129,16 +170,31 @@ mod tests {
             assert_eq!((bucket(nanos), bucket(nanos + 1)), (at, at + 1), "{nanos}");
         }
         assert_eq!((bucket(0), bucket(u64::MAX)), (0, BUCKETS - 1));
+        assert_eq!(BUCKETS, 16, "each has a bit in `Times::used`");
         assert_eq!(bound(BUCKETS - 2), Some(LARGEST));
         assert_eq!(bound(BUCKETS - 1), None);
     }
 
     #[test]
+    fn what_is_shared_is_all_there_is() {
+        let mut turn = Times::default();
+        turn.share(3, Duration::from_micros(1000));
+        turn.share(0, Duration::from_micros(1000));
+        assert_eq!(turn.sum, 1_000_000);
+        let mut taken = Vec::new();
+        turn.take(|bucket, count| taken.push((bound(bucket), count)));
+        assert_eq!(taken, [(Some(Duration::from_micros(500)), 3)]);
+    }
+
+    #[test]
     fn buckets_are_cumulative() {
-        let mut times = Histogram::default();
-        times.add(98, Duration::from_micros(20));
-        times.add(1, Duration::from_millis(2));
-        times.add(1, Duration::from_secs(3));
+        let mut turn = Times::default();
+        turn.add(98, Duration::from_micros(20));
+        turn.add(1, Duration::from_millis(2));
+        turn.add(1, Duration::from_secs(3));
+        let mut times = Histogram { sum: turn.sum, ..Histogram::default() };
+        turn.take(|bucket, count| times.counts[bucket] += count);
+        turn.take(|bucket, _| panic!("{bucket} was taken before"));
         let buckets: Vec<_> = times.buckets().collect();
         assert_eq!(buckets.len(), BUCKETS);
         assert_eq!(buckets[0], (Some(Duration::from_micros(25)), 98));

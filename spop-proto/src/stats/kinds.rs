@@ -80,7 +80,7 @@ labels! {
 
 impl ConnectionKind {
     /// Of a connection that has had its HELLO. Only HAProxy up to 3.0 offers `async`.
-    pub(super) const fn of(info: &ConnectionInfo) -> Self {
+    pub(crate) const fn of(info: &ConnectionInfo) -> Self {
         if info.offered().contains(Capabilities::ASYNC) { Self::Old } else { Self::New }
     }
 }

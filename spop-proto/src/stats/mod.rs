@@ -2,6 +2,7 @@
 
 mod histogram;
 mod kinds;
+mod messages;
 mod page;
 #[cfg(feature = "metrics")]
 mod publisher;
@@ -14,8 +15,11 @@ use core::ops::AddAssign;
 
 pub use self::histogram::Histogram;
 pub use self::kinds::{CloseKind, ConnectionKind};
+pub use self::messages::MessageCounts;
+pub(crate) use self::messages::Striped;
 #[cfg(feature = "metrics")]
 pub use self::publisher::Publisher;
+pub(crate) use self::shared::Held;
 pub use self::shared::Stats;
 pub use self::snapshot::Snapshot;
 pub use self::tally::Tally;

@@ -38,6 +38,14 @@ impl Visitor for fmt::Formatter<'_> {
         Ok(())
     }
 
+    fn messages(&mut self, family: Family, samples: &[(Box<str>, u64)]) -> fmt::Result {
+        head(self, family, "counter")?;
+        for (message, value) in samples {
+            sample(self, family.name, &[("message", message)], *value)?;
+        }
+        Ok(())
+    }
+
     fn histogram(&mut self, Family { name, help }: Family, times: &Histogram) -> fmt::Result {
         head(self, Family { name, help }, "histogram")?;
         for (bound, below) in times.buckets() {
@@ -59,7 +67,12 @@ fn head(f: &mut fmt::Formatter<'_>, Family { name, help }: Family, kind: &str) -
     writeln!(f, "# TYPE {name} {kind}")
 }
 
-fn sample(f: &mut fmt::Formatter<'_>, name: &str, labels: &[Label], value: u64) -> fmt::Result {
+fn sample(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    labels: &[(&str, &str)],
+    value: u64,
+) -> fmt::Result {
     f.write_str(name)?;
     let mut between = '{';
     for (label, value) in labels {

@@ -3,7 +3,7 @@
 use core::convert::Infallible;
 use core::time::Duration;
 
-use super::histogram::{BUCKETS, LARGEST};
+use super::histogram::LARGEST;
 use super::visit::{Family, Label, Visitor};
 use super::{Histogram, Stats};
 
@@ -21,7 +21,9 @@ pub struct Publisher {
     stats: Stats,
     /// In the order of the visit.
     published: Vec<u64>,
-    times: Histogram,
+    messages: Vec<(Box<str>, u64)>,
+    /// By the names of their families.
+    times: Vec<(&'static str, Histogram)>,
 }
 
 impl Publisher {
@@ -31,15 +33,15 @@ impl Publisher {
     /// Publishes those counters.
     #[must_use]
     pub const fn new(stats: Stats) -> Self {
-        let times = Histogram { counts: [0; BUCKETS], sum: 0 };
-        Self { stats, published: Vec::new(), times }
+        Self { stats, published: Vec::new(), messages: Vec::new(), times: Vec::new() }
     }
 
     /// Publishes what has changed.
     pub fn publish(&mut self) {
         let first = self.published.is_empty();
-        let Self { stats, published, times } = self;
-        let Ok(()) = stats.snapshot().visit(&mut Changes { published, at: 0, times, first });
+        let Self { stats, published, messages, times } = self;
+        let mut changes = Changes { published, at: 0, messages, times, first };
+        let Ok(()) = stats.snapshot().visit(&mut changes);
     }
 }
 
@@ -52,7 +54,8 @@ impl Drop for Publisher {
 struct Changes<'a> {
     published: &'a mut Vec<u64>,
     at: usize,
-    times: &'a mut Histogram,
+    messages: &'a mut Vec<(Box<str>, u64)>,
+    times: &'a mut Vec<(&'static str, Histogram)>,
     first: bool,
 }
 
@@ -108,6 +111,30 @@ impl Visitor for Changes<'_> {
         Ok(())
     }
 
+    fn messages(
+        &mut self,
+        Family { name, help }: Family,
+        samples: &[(Box<str>, u64)],
+    ) -> Result<(), Infallible> {
+        if self.first {
+            metrics::describe_counter!(name, help);
+        }
+        for (message, value) in samples {
+            let known = self.messages.iter_mut().find(|(known, _)| known == message);
+            // One that is less belongs to a router that has just replaced another: it began at 0.
+            let before = match known {
+                Some((_, known)) => core::mem::replace(known, *value),
+                None => {
+                    self.messages.push((message.clone(), *value));
+                    0
+                }
+            };
+            let change = value.checked_sub(before).unwrap_or(*value);
+            metrics::counter!(name, "message" => message.to_string()).increment(change);
+        }
+        Ok(())
+    }
+
     fn histogram(
         &mut self,
         Family { name, help }: Family,
@@ -117,14 +144,19 @@ impl Visitor for Changes<'_> {
             metrics::describe_histogram!(name, metrics::Unit::Seconds, help);
         }
         let histogram = metrics::histogram!(name);
-        let both = times.counts.iter().zip(self.times.counts);
+        let at = self.times.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            self.times.push((name, Histogram::default()));
+            self.times.len() - 1
+        });
+        let Some((_, known)) = self.times.get_mut(at) else { return Ok(()) };
+        let both = times.counts.iter().zip(known.counts);
         for ((bound, _), (now, before)) in times.buckets().zip(both) {
             let answers = usize::try_from(now.saturating_sub(before)).unwrap_or(usize::MAX);
             if answers > 0 {
                 histogram.record_many(bound.unwrap_or(LARGEST * 2).as_secs_f64(), answers);
             }
         }
-        *self.times = *times;
+        *known = *times;
         Ok(())
     }
 }

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::ConnectionStats;
-use super::histogram::{BUCKETS, Histogram};
+use super::histogram::{BUCKETS, Histogram, Times};
 use super::kinds::{CloseKind, ConnectionKind, STATUSES, status_index};
+use super::messages::MessageCounts;
 use super::snapshot::Snapshot;
 use crate::{CloseReason, ConnectionInfo, ProtocolError};
 
@@ -44,6 +45,13 @@ use crate::{CloseReason, ConnectionInfo, ProtocolError};
 /// answers leave together. For an answer that was deferred the two readings are those of the turn that
 /// took the NOTIFY and of the turn that took the answer. An answer that is late counts with
 /// [`Limits::answer_timeout`](crate::Limits::answer_timeout).
+///
+/// The time of a handler is told apart from that: what is answered inline in a turn shares the time of
+/// the turn evenly, its read and its write included, so that those twenty requests have 10 µs each; an
+/// answer that was deferred has all its time. Only what came from a handler, as an answer, an error or
+/// a panic, has a time of its handler. A handler's time far below that of its answer means that
+/// requests wait for each other on their connection: HAProxy would do well with more of them, or the
+/// agent with [`Handler`](crate::Handler)s.
 #[derive(Clone, Debug)]
 pub struct Stats(Arc<Shared>);
 
@@ -60,6 +68,9 @@ struct Shared {
     kinds: [AtomicU64; ConnectionKind::ALL.len()],
     ended: [AtomicU64; CloseKind::ALL.len()],
     statuses: [AtomicU64; STATUSES],
+    /// Of payloads in fragments, in all connections.
+    reassembly: AtomicU64,
+    messages: OnceLock<MessageCounts>,
     /// When the first health check was answered.
     checked: OnceLock<Instant>,
     /// Whether it is settled if the agent is ever asked anything.
@@ -76,18 +87,48 @@ struct Shard {
     counters: [AtomicU64; ConnectionStats::COUNTERS],
     received: AtomicU64,
     sent: AtomicU64,
-    answer_nanos: AtomicU64,
-    answers: [AtomicU64; BUCKETS],
+    answers: SharedTimes,
+    handlers: SharedTimes,
+}
+
+/// A histogram that is added to.
+#[derive(Debug, Default)]
+struct SharedTimes {
+    nanos: AtomicU64,
+    counts: [AtomicU64; BUCKETS],
+}
+
+impl SharedTimes {
+    fn take(&self, times: &mut Times) {
+        if times.sum > 0 {
+            add(&self.nanos, times.sum);
+        }
+        times.take(|bucket, change| {
+            if let Some(count) = self.counts.get(bucket) {
+                add(count, change);
+            }
+        });
+    }
+
+    fn add_to(&self, times: &mut Histogram) {
+        times.sum = times.sum.wrapping_add(load(&self.nanos));
+        for (count, shared) in times.counts.iter_mut().zip(&self.counts) {
+            *count += load(shared);
+        }
+    }
 }
 
 /// What a turn changed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Changes<'a> {
     pub(crate) before: &'a ConnectionStats,
     pub(crate) now: &'a ConnectionStats,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    pub(crate) answers: Option<&'a Histogram>,
+    /// Taken.
+    pub(crate) answers: &'a mut Times,
+    /// Taken.
+    pub(crate) handlers: &'a mut Times,
 }
 
 impl Stats {
@@ -101,11 +142,22 @@ impl Stats {
             kinds: Default::default(),
             ended: Default::default(),
             statuses: Default::default(),
+            reassembly: AtomicU64::default(),
+            messages: OnceLock::new(),
             checked: OnceLock::new(),
             asked_or_told: AtomicBool::default(),
             dropped_with: AtomicU64::default(),
             shards: Default::default(),
         }))
+    }
+
+    /// Reads the counts of messages there, for the snapshots. What was said first stays.
+    #[must_use]
+    pub fn with_messages(self, counts: Option<MessageCounts>) -> Self {
+        if let Some(counts) = counts {
+            self.0.messages.get_or_init(|| counts);
+        }
+        self
     }
 
     /// What was counted so far.
@@ -126,10 +178,8 @@ impl Stats {
         let dropped_with = load(&shared.dropped_with);
         let mut counters = [0; ConnectionStats::COUNTERS];
         for shard in &shared.shards {
-            now.answer_time.sum = now.answer_time.sum.wrapping_add(load(&shard.answer_nanos));
-            for (count, shared) in now.answer_time.counts.iter_mut().zip(&shard.answers) {
-                *count += load(shared);
-            }
+            shard.answers.add_to(&mut now.answer_time);
+            shard.handlers.add_to(&mut now.handler_time);
             // The other way round: what was asked is the second of the counters.
             for (count, shared) in counters.iter_mut().zip(&shard.counters).rev() {
                 *count += load(shared);
@@ -138,6 +188,8 @@ impl Stats {
             now.sent_bytes += load(&shard.sent);
         }
         now.connections = load(&shared.opened);
+        now.reassembly_bytes = load(&shared.reassembly);
+        now.messages = shared.messages.get().map(MessageCounts::to_vec).unwrap_or_default();
         now.stats = ConnectionStats::from_array(counters);
         now.stats.abandoned += dropped_with;
         now
@@ -167,9 +219,9 @@ impl Stats {
         add(&self.0.opened, 1);
     }
 
-    /// HAProxy has said HELLO.
-    pub(crate) fn greeted(&self, info: &ConnectionInfo) {
-        self.count_kind(ConnectionKind::of(info));
+    /// HAProxy has said HELLO. Returns whether it is the first of its generation.
+    pub(crate) fn greeted(&self, info: &ConnectionInfo) -> bool {
+        self.count_kind(info.kind())
     }
 
     /// A connection is over, `owed` answers with it.
@@ -211,14 +263,14 @@ impl Stats {
         }
     }
 
-    fn count_kind(&self, kind: ConnectionKind) {
-        if let Some(count) = self.0.kinds.get(kind as usize) {
-            add(count, 1);
-        }
+    /// Returns whether it is the first of its kind.
+    fn count_kind(&self, kind: ConnectionKind) -> bool {
+        let count = self.0.kinds.get(kind as usize);
+        count.is_some_and(|count| count.fetch_add(1, Ordering::Relaxed) == 0)
     }
 
     /// Adds what a turn changed. `connection` numbers the connection.
-    pub(crate) fn add(&self, connection: u64, changes: &Changes<'_>) {
+    pub(crate) fn add(&self, connection: u64, changes: Changes<'_>) {
         let at = usize::try_from(connection % SHARDS as u64).unwrap_or(0);
         let Some(shard) = self.0.shards.get(at) else { return };
         let counters = changes.now.to_array().into_iter().zip(changes.before.to_array());
@@ -232,14 +284,38 @@ impl Stats {
                 add(count, change);
             }
         }
-        if let Some(answers) = changes.answers {
-            add(&shard.answer_nanos, answers.sum);
-            for (count, change) in shard.answers.iter().zip(answers.counts) {
-                if change > 0 {
-                    add(count, change);
-                }
-            }
+        shard.answers.take(changes.answers);
+        shard.handlers.take(changes.handlers);
+    }
+}
+
+/// Bytes that an agent holds, counted for as long as it does.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    stats: Option<Stats>,
+    bytes: usize,
+}
+
+impl Held {
+    pub(crate) const fn new(stats: Option<Stats>) -> Self {
+        Self { stats, bytes: 0 }
+    }
+
+    /// So many are held now.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        if let Some(Stats(shared)) = &self.stats
+            && bytes != self.bytes
+        {
+            // What is less wraps around, as the sum does.
+            add(&shared.reassembly, (bytes as u64).wrapping_sub(self.bytes as u64));
         }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

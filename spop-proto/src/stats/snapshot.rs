@@ -23,6 +23,13 @@ pub struct Snapshot {
     pub sent_bytes: u64,
     /// How long answers took, as many as [`ConnectionStats::acks`].
     pub answer_time: Histogram,
+    /// How long handlers took: as many as gave an answer, an error or a panic.
+    pub handler_time: Histogram,
+    /// Bytes of payloads in fragments that are held at the moment.
+    pub reassembly_bytes: u64,
+    /// How often each message came: those with a route, and all others together as `other`. Empty where
+    /// the agent does not count them ([`MessageCounts`](super::MessageCounts)).
+    pub messages: Vec<(Box<str>, u64)>,
     pub(super) kinds: [u64; ConnectionKind::ALL.len()],
     pub(super) ended: [u64; CloseKind::ALL.len()],
     pub(super) statuses: [u64; STATUSES],
@@ -69,16 +76,18 @@ impl Snapshot {
     /// | --- | --- | --- |
     /// | `spop_agent_info` | gauge, always 1 | `version`, `runtime` |
     /// | `spop_agent_connections`, `spop_agent_in_flight` | gauge | |
+    /// | `spop_agent_reassembly_bytes` | gauge | |
     /// | `spop_agent_connections_total` | counter | `dialect`: those of [`ConnectionKind`] |
     /// | `spop_agent_closes_total` | counter | `reason`: those of [`CloseKind`] |
     /// | `spop_agent_protocol_errors_total` | counter | `status`: 0 to 13, and 99 for any other |
     /// | `spop_agent_frames_total`, `spop_agent_ignored_frames_total` | counter | |
     /// | `spop_agent_notifies_total` | counter | |
+    /// | `spop_agent_messages_total` | counter | `message`: the names of a [`Router`](crate::Router)'s routes, and `other`; not there without a router |
     /// | `spop_agent_answers_total` | counter | `cause`: `handler`, `error`, `panic`, `deadline`, `shed`, `unanswered`; and without an answer `superseded`, `abandoned` |
     /// | `spop_agent_too_big_total`, `spop_agent_held_total` | counter | |
     /// | `spop_agent_payloads_given_up_total` | counter | `by`: `haproxy`, `agent` |
     /// | `spop_agent_received_bytes_total`, `spop_agent_sent_bytes_total` | counter | |
-    /// | `spop_agent_answer_seconds` | histogram | `le`: those of [`Histogram`] |
+    /// | `spop_agent_answer_seconds`, `spop_agent_handler_seconds` | histogram | `le`: those of [`Histogram`] |
     ///
     /// What the counters mean is said at [`ConnectionStats`]; `spop_agent_notifies_total` is the sum of
     /// `spop_agent_answers_total` and `spop_agent_in_flight`.

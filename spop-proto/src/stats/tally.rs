@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::ConnectionStats;
+use super::histogram::Times;
 use super::shared::Changes;
-use super::{ConnectionStats, Histogram};
 use crate::driver::Notice;
 use crate::{AgentConnection, CloseReason};
 
@@ -38,8 +39,9 @@ pub struct Tally {
     /// As counted when it was read, and those in between whose time is known.
     acks: u64,
     deadlines: u64,
-    answers: Histogram,
-    timed: bool,
+    handled: u64,
+    answers: Times,
+    handlers: Times,
 }
 
 impl Tally {
@@ -56,8 +58,9 @@ impl Tally {
             turn: None,
             acks: stats.acks(),
             deadlines: stats.deadlines,
-            answers: Histogram::default(),
-            timed: false,
+            handled: handled(stats),
+            answers: Times::default(),
+            handlers: Times::default(),
         }
     }
 
@@ -75,23 +78,28 @@ impl Tally {
         let turn = self.turn.unwrap_or(now);
         let late = stats.deadlines.saturating_sub(self.deadlines);
         let others = stats.acks().saturating_sub(self.acks).saturating_sub(late);
+        let turn = now.saturating_duration_since(turn);
         self.add(late, conn.answer_timeout());
-        self.add(others, now.saturating_duration_since(turn));
+        self.add(others, turn);
+        let handled = handled(stats);
+        self.handlers.share(handled.saturating_sub(self.handled), turn);
         self.acks = stats.acks();
         self.deadlines = stats.deadlines;
+        self.handled = handled;
     }
 
     /// A deferred answer was given to the connection: it was owed for that long. See
     /// [`AgentConnection::owed_for`].
     pub fn answered(&mut self, after: Duration) {
         self.add(1, after);
+        self.handlers.add(1, after);
         self.acks += 1;
+        self.handled += 1;
     }
 
     fn add(&mut self, answers: u64, time: Duration) {
         if answers > 0 {
             self.answers.add(answers, time);
-            self.timed = true;
         }
     }
 
@@ -124,7 +132,9 @@ impl Tally {
         }
         let peer = conn.info().peer();
         let (shed, held) = (stats.shed - self.before.shed, stats.held - self.before.held);
-        self.share(conn);
+        if self.share(conn) {
+            log(Notice::First { peer, kind: conn.info().kind() });
+        }
         if shed > 0 {
             log(Notice::Shed { peer, requests: shed });
         }
@@ -139,32 +149,38 @@ impl Tally {
         }
     }
 
-    /// Not generic, and not inlined: it is no part of anybody's hot path.
+    /// Not generic, and not inlined: it is no part of anybody's hot path. Returns whether the connection
+    /// is the first of its generation of HAProxy.
     #[inline(never)]
-    fn share(&mut self, conn: &AgentConnection) {
+    fn share(&mut self, conn: &AgentConnection) -> bool {
         let stats = conn.stats();
+        let mut first = false;
         let greeted = !self.greeted && is_greeted(conn);
         if let Some(shared) = conn.shared_stats() {
             if greeted {
-                shared.greeted(conn.info());
+                first = shared.greeted(conn.info());
             }
             let changes = Changes {
                 before: &self.before,
                 now: stats,
                 received: self.received,
                 sent: self.sent,
-                answers: self.timed.then_some(&self.answers),
+                answers: &mut self.answers,
+                handlers: &mut self.handlers,
             };
-            shared.add(conn.serial(), &changes);
+            shared.add(conn.serial(), changes);
         }
         self.greeted |= greeted;
         self.before = *stats;
         self.received = 0;
         self.sent = 0;
-        if core::mem::take(&mut self.timed) {
-            self.answers = Histogram::default();
-        }
+        first
     }
+}
+
+/// Answers that came from a handler, whatever it said. What was late or shed did not, or not in time.
+const fn handled(stats: &ConnectionStats) -> u64 {
+    stats.answered + stats.errors + stats.panics + stats.unanswered
 }
 
 /// Before the handshake nothing was agreed on.

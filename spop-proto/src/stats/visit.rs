@@ -27,6 +27,9 @@ pub(super) trait Visitor {
         samples: &mut dyn Iterator<Item = (Option<Label>, u64)>,
     ) -> Result<(), Self::Error>;
 
+    /// A value that only rises, one for each message.
+    fn messages(&mut self, family: Family, samples: &[(Box<str>, u64)]) -> Result<(), Self::Error>;
+
     /// Times.
     fn histogram(&mut self, family: Family, times: &Histogram) -> Result<(), Self::Error>;
 }
@@ -42,6 +45,9 @@ impl Snapshot {
         to.gauges(open, &[(&[], self.open())])?;
         let owed = family("spop_agent_in_flight", "Answers owed.");
         to.gauges(owed, &[(&[], self.in_flight())])?;
+        let held =
+            family("spop_agent_reassembly_bytes", "Bytes held of payloads that come in fragments.");
+        to.gauges(held, &[(&[], self.reassembly_bytes)])?;
 
         let kinds = ConnectionKind::ALL.into_iter();
         to.counters(
@@ -71,6 +77,13 @@ impl Snapshot {
         ];
         for (name, help, value) in single {
             to.counters(family(name, help), &mut [(None, value)].into_iter())?;
+        }
+        if !self.messages.is_empty() {
+            let messages = family(
+                "spop_agent_messages_total",
+                "Messages in requests, by name; `other` are those without a handler of their own.",
+            );
+            to.messages(messages, &self.messages)?;
         }
         let causes = [
             ("handler", stats.answered),
@@ -120,6 +133,13 @@ impl Snapshot {
                 "From the read that brought a request to its answer at the socket.",
             ),
             &self.answer_time,
+        )?;
+        to.histogram(
+            family(
+                "spop_agent_handler_seconds",
+                "The part of it in a handler; requests answered in one go share their time evenly.",
+            ),
+            &self.handler_time,
         )
     }
 }
