@@ -461,7 +461,7 @@ impl Exchange {
     /// The NOTIFY, and where its answer goes.
     pub(crate) fn parts(&mut self) -> (Notify<'_>, Ids, &mut Vec<u8>, &mut bool) {
         let Owned { payload, actions, ids, info, refused, .. } = &mut *self.0;
-        (Notify::new(payload.as_slice(), *ids, info), *ids, actions, refused)
+        (Notify::new(Messages::checked(payload), *ids, info), *ids, actions, refused)
     }
 
     /// Memory held.
@@ -472,7 +472,7 @@ impl Exchange {
     /// The NOTIFY, borrowed.
     #[must_use]
     pub const fn notify(&self) -> Notify<'_> {
-        Notify::new(self.0.payload.as_slice(), self.0.ids, &self.0.info)
+        Notify::new(Messages::checked(self.0.payload.as_slice()), self.0.ids, &self.0.info)
     }
 
     /// The messages, in order.

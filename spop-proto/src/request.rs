@@ -15,20 +15,24 @@ use crate::wire::{Message, Messages, OwnedValue, Value};
 /// fail to decode.
 #[derive(Clone, Copy, Debug)]
 pub struct Notify<'a> {
-    payload: &'a [u8],
+    messages: Messages<'a>,
     ids: Ids,
     info: &'a Arc<ConnectionInfo>,
 }
 
 impl<'a> Notify<'a> {
-    pub(crate) const fn new(payload: &'a [u8], ids: Ids, info: &'a Arc<ConnectionInfo>) -> Self {
-        Self { payload, ids, info }
+    pub(crate) const fn new(
+        messages: Messages<'a>,
+        ids: Ids,
+        info: &'a Arc<ConnectionInfo>,
+    ) -> Self {
+        Self { messages, ids, info }
     }
 
     /// The messages, in order.
     #[must_use]
     pub const fn messages(&self) -> Messages<'a> {
-        Messages::checked(self.payload)
+        self.messages
     }
 
     /// The first message of that name; `None` where HAProxy did not send it.
@@ -87,7 +91,7 @@ impl<'a> Notify<'a> {
     /// The encoded messages.
     #[must_use]
     pub const fn payload(&self) -> &'a [u8] {
-        self.payload
+        self.messages.payload()
     }
 
     pub(crate) const fn ids(&self) -> Ids {
@@ -502,7 +506,11 @@ mod tests {
     fn a_missing_message_is_told_with_those_sent() {
         let payload = NotifyPayload::new("a").message("b");
         let info = Arc::new(ConnectionInfo::default());
-        let notify = Notify::new(payload.as_bytes().unwrap(), Ids { stream: 0, frame: 1 }, &info);
+        let notify = Notify::new(
+            Messages::checked(payload.as_bytes().unwrap()),
+            Ids { stream: 0, frame: 1 },
+            &info,
+        );
         assert_eq!(
             notify.require("c").unwrap_err().to_string(),
             "HAProxy sent no message c; it sent a, b"

@@ -49,7 +49,7 @@ fn hot_types_are_small() {
         Frame<'static>: 40;
         Status: 4;
         // One for every NOTIFY.
-        Notify<'static>: 40;
+        Notify<'static>: 48;
         Ack<'static>: 96;
         Event<'static>: 136;
         Ticket: 24;

@@ -234,7 +234,7 @@ impl Core {
         rx: &mut Rx,
         input: &mut &'i [u8],
         now: Instant,
-    ) -> Option<(Ids, &'i [u8])> {
+    ) -> Option<(Ids, Messages<'i>)> {
         let may = self.has_nothing_to_do()
             && rx.is_empty()
             && self.reassembly.is_unused()
@@ -248,9 +248,10 @@ impl Core {
         let Frame { header, payload } = Frame::scan(frame)?;
         let FrameHeader { kind, flags, stream_id, frame_id } = header;
         let whole = flags.fin() && !flags.abort();
-        if kind != FrameType::NOTIFY || !whole || !Messages::are_well_formed(payload) {
+        if kind != FrameType::NOTIFY || !whole {
             return None;
         }
+        let messages = Messages::well_formed(payload)?;
         rx.took(frame);
         *input = rest;
         self.control.frame_ends = None;
@@ -258,7 +259,7 @@ impl Core {
         self.tx.stats.frames += 1;
         self.tx.stats.notifies += 1;
         self.tx.pace_notify(now);
-        Some((Ids { stream: stream_id, frame: frame_id }, payload))
+        Some((Ids { stream: stream_id, frame: frame_id }, messages))
     }
 
     pub(super) fn on_frame(

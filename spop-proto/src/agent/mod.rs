@@ -15,7 +15,7 @@ use crate::rx::Rx;
 use crate::server::Seat;
 use crate::stats::Stats;
 use crate::tx::Tx;
-use crate::wire::Capabilities;
+use crate::wire::{Capabilities, Messages};
 use crate::{AgentConfig, ConnectionStats, ProtocolError, Status};
 
 /// How long a connection beyond the limit is kept: HAProxy >= 3.1 holds on to a connection that it
@@ -257,9 +257,9 @@ impl AgentConnection {
         } else if self.rx.is_empty() && self.core.has_nothing_to_do() {
             return Ok(None);
         }
-        if let Some((ids, payload)) = self.core.take_whole_notify(&mut self.rx, input, now) {
+        if let Some((ids, messages)) = self.core.take_whole_notify(&mut self.rx, input, now) {
             let Core { tx, info, .. } = &mut self.core;
-            let notify = Notify::new(payload, ids, info);
+            let notify = Notify::new(messages, ids, info);
             return Ok(Some(Event::Notify(notify, Ack::new(tx, ids, None))));
         }
         self.receive_any(input, now)
@@ -313,7 +313,7 @@ impl AgentConnection {
                         }
                         Payload::Reassembled => reassembly.payload(),
                     };
-                    let notify = Notify::new(payload, ids, info);
+                    let notify = Notify::new(Messages::checked(payload), ids, info);
                     let ack = Ack::new(tx, ids, None);
                     return Ok(Some(Event::Notify(notify, ack)));
                 }

@@ -17,6 +17,9 @@ use super::varint::{bytes, encode_bytes};
 #[derive(Clone, Copy, Debug)]
 pub struct Messages<'a> {
     rest: &'a [u8],
+    /// Whether it is known that there is one message, which was not handed out yet. Whoever checks the
+    /// payload learns it, and most have no more.
+    is_one: bool,
     /// Arguments of the message handed out last; they lie in front of the next one.
     skip: u8,
 }
@@ -27,20 +30,26 @@ impl<'a> Messages<'a> {
     /// # Errors
     /// When anything in it does not decode.
     pub fn check(payload: &'a [u8]) -> Result<Self, DecodeError> {
-        if !Self::are_well_formed(payload) {
-            diagnose(payload)?;
+        match Self::well_formed(payload) {
+            Some(messages) => Ok(messages),
+            None => diagnose(payload).map(|()| Self::checked(payload)),
         }
-        Ok(Self::checked(payload))
     }
 
     /// The same without a reason.
-    pub(crate) fn are_well_formed(payload: &[u8]) -> bool {
-        well_formed::<false>(payload).is_some() || any_well_formed(payload)
+    #[inline(always)]
+    pub(crate) fn well_formed(payload: &'a [u8]) -> Option<Self> {
+        Some(Self { rest: payload, is_one: is_one(payload)?, skip: 0 })
     }
 
     /// For a payload that [`check`](Self::check) accepted before.
     pub(crate) const fn checked(payload: &'a [u8]) -> Self {
-        Self { rest: payload, skip: 0 }
+        Self { rest: payload, is_one: false, skip: 0 }
+    }
+
+    /// The payload, where no message was handed out yet.
+    pub(crate) const fn payload(self) -> &'a [u8] {
+        self.rest
     }
 
     /// The first message of that name.
@@ -69,15 +78,19 @@ impl<'a> Iterator for Messages<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Message<'a>> {
-        let at = scan::after_args(self.rest, core::mem::take(&mut self.skip))?;
+        let skip = core::mem::take(&mut self.skip);
+        let at = if skip == 0 { 0 } else { scan::after_args(self.rest, skip)? };
         if at >= self.rest.len() {
             return None;
         }
         let (begin, end) = scan::counted::<true>(self.rest, at)?;
         let name = self.rest.get(begin..end)?;
         let (&count, rest) = self.rest.get(end..)?.split_first()?;
-        self.rest = rest;
-        self.skip = count;
+        if core::mem::take(&mut self.is_one) {
+            self.rest = &[];
+        } else {
+            (self.rest, self.skip) = (rest, count);
+        }
         Some(Message { name, args: Args { rest, left: count } })
     }
 }
@@ -164,18 +177,37 @@ pub struct Arg<'a> {
     pub value: Value<'a>,
 }
 
+/// Whether there is one message; `None` where something is wrong. Not a whole [`Messages`], which would
+/// have to be returned in memory.
+#[inline(never)]
+fn is_one(payload: &[u8]) -> Option<bool> {
+    well_formed(payload).or_else(|| any_well_formed(payload))
+}
+
+/// The same, and `None` as well where only [`any_well_formed`] can tell.
 #[inline(always)]
-fn well_formed<const LONG: bool>(payload: &[u8]) -> Option<()> {
-    let mut at = 0;
-    while at < payload.len() {
-        at = scan::after_message::<LONG>(payload, at)?;
-    }
-    (at == payload.len()).then_some(())
+fn well_formed(payload: &[u8]) -> Option<bool> {
+    let end = scan::after_message::<false>(payload, 0)?;
+    if end == payload.len() { Some(true) } else { rest_well_formed(payload, end) }
 }
 
 #[inline(never)]
-fn any_well_formed(payload: &[u8]) -> bool {
-    well_formed::<true>(payload).is_some()
+fn any_well_formed(payload: &[u8]) -> Option<bool> {
+    let first = scan::after_message::<true>(payload, 0);
+    match first {
+        Some(end) if end == payload.len() => Some(true),
+        Some(end) => rest_well_formed(payload, end),
+        None => payload.is_empty().then_some(false),
+    }
+}
+
+/// The messages behind the first.
+#[inline(never)]
+fn rest_well_formed(payload: &[u8], mut at: usize) -> Option<bool> {
+    while at < payload.len() {
+        at = scan::after_message::<true>(payload, at)?;
+    }
+    (at == payload.len()).then_some(false)
 }
 
 #[inline(never)]
@@ -405,10 +437,16 @@ mod tests {
         #[test]
         fn fast_and_slow_agree(payload in prop_oneof![payloads(), damaged()]) {
             let parsed = parse(&payload).is_ok();
-            prop_assert_eq!(any_well_formed(&payload), parsed);
-            prop_assert!(parsed || well_formed::<false>(&payload).is_none());
-            prop_assert_eq!(Messages::are_well_formed(&payload), parsed);
+            prop_assert_eq!(any_well_formed(&payload).is_some(), parsed);
+            prop_assert!(parsed || well_formed(&payload).is_none());
+            prop_assert_eq!(Messages::well_formed(&payload).is_some(), parsed);
             if parsed {
+                // Whether or not it is known where the first one ends.
+                let listed = |messages: Messages<'_>| -> Vec<_> {
+                    messages.map(|m| (m.name().to_vec(), m.args().len(), m.arg_at(0).map(|v| v.to_owned()))).collect()
+                };
+                let known = listed(Messages::check(&payload).unwrap());
+                prop_assert_eq!(known, listed(Messages::checked(&payload)));
                 for found in Messages::checked(&payload) {
                     let (mut rest, all) = (found.args.rest, found.args);
                     for arg_found in all {
