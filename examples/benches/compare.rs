@@ -20,11 +20,10 @@ use divan::{AllocProfiler, Bencher, black_box};
 use spop::actions::VarScope;
 use spop::frame::FramePayload;
 use spop::{SpopCodec, TypedData};
-use spop_proto::wire::{
-    Flags, Frame, FrameHeader, FrameType, HaproxyHello, Messages, NotifyPayload,
-};
+use spop_proto::wire::{Flags, Frame, FrameHeader, FrameType, Messages, NotifyPayload};
 use spop_proto::{
-    Ack, AgentConfig, AgentConnection, Event, HandlerError, Notify, Peer, Scope, answer_inline,
+    Ack, AgentConfig, AgentConnection, Dialect, EngineConfig, EngineConnection, Event,
+    HandlerError, Notify, Peer, Scope, answer_inline,
 };
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -69,19 +68,9 @@ fn window(count: u64) -> Vec<u8> {
 
 fn connection() -> AgentConnection {
     let now = Instant::now();
-    let hello = HaproxyHello {
-        supported_versions: Some(b"2.0"),
-        max_frame_size: Some(16_380),
-        capabilities: Some(b"pipelining,async"),
-        engine_id: Some(b"e"),
-        healthcheck: false,
-    };
-    let (mut payload, mut frame) = (Vec::new(), Vec::new());
-    hello.encode(&mut payload);
-    let header = FrameHeader::connection(FrameType::HAPROXY_HELLO);
-    Frame { header, payload: &payload }.encode(&mut frame);
+    let haproxy = EngineConnection::new(EngineConfig::new(Dialect::Old), now);
     let mut conn = AgentConnection::new(AgentConfig::new(), Peer::Unknown, now);
-    read(&mut conn, &frame, now);
+    read(&mut conn, haproxy.transmit(), now);
     take(&mut conn);
     conn
 }

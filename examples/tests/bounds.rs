@@ -29,11 +29,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use libtest_mimic::{Arguments, Trial};
-use spop_proto::wire::{Frame, FrameHeader, FrameType, HaproxyHello};
+use spop_proto::wire::FrameType;
+use spop_proto::{Dialect, EngineConfig, EngineConnection};
 use spop_tokio::{Agent, AgentConfig, Limits, Scope};
 
 use crate::haproxy::{DEADLINE, Directory, wait_until};
@@ -296,21 +297,11 @@ impl Drop for Spawned {
 
 // ------------------------------------------------------------------------------------- the wire
 
+/// That of a HAProxy up to 3.0, whose receive buffer is not paced for.
 fn hello() -> Vec<u8> {
-    let mut payload = Vec::new();
-    HaproxyHello {
-        supported_versions: Some(b"2.0"),
-        max_frame_size: Some(FRAME as u64),
-        // Offers `async`, as HAProxy up to 3.0 does, whose receive buffer is not paced for.
-        capabilities: Some(b"pipelining,async"),
-        engine_id: Some(b"5c5e1f5a-7c8a-4bd4-9f0d-0d6b7d4e7d0d"),
-        healthcheck: false,
-    }
-    .encode(&mut payload);
-    let header = FrameHeader::connection(FrameType::HAPROXY_HELLO);
-    let mut hello = Vec::new();
-    Frame { header, payload: &payload }.encode(&mut hello);
-    hello
+    let size = FRAME.try_into().unwrap();
+    let config = EngineConfig::new(Dialect::Old).max_frame_size(size).unwrap();
+    EngineConnection::new(config, Instant::now()).transmit().to_vec()
 }
 
 /// A frame by hand; ids below 240 are one byte.

@@ -17,6 +17,8 @@
 
 #[path = "haproxy.rs"]
 mod haproxy;
+#[path = "shared/programs.rs"]
+mod programs;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -24,12 +26,12 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
-use std::{env, thread};
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
-use crate::haproxy::{Client, DEADLINE, Directory, Process, Program, Request, Setup, Unpack};
+use crate::haproxy::{Client, DEADLINE, Directory, Process, Program, Request, Setup};
 
 const SERVICE: &str = include_str!("../deploy/spop-agent.service");
 const SOCKET: &str = include_str!("../deploy/spop-agent.socket");
@@ -81,24 +83,14 @@ fn main() -> ExitCode {
         trials.push(always(&format!("told::{name}"), move || systemd_is_told(runtime)));
     }
 
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let project = package.parent().unwrap();
-    let unpack = Unpack {
-        script: project.join(".ci/get-haproxy.sh"),
-        suite: "bookworm".to_owned(),
-        directory: project.join("target/haproxy/bookworm"),
-    };
     let with_haproxy: [Case; 2] =
         [("configuration", configuration), ("one_of_two_leaves", one_of_two_leaves)];
     for (name, run) in with_haproxy {
-        match Program::find_all(Some(&unpack)) {
+        match programs::find_all() {
             Ok(programs) => trials.extend(programs.into_iter().map(|program| {
                 always(&format!("{}::{name}", program.version), move || run(&program))
             })),
-            Err(error) => {
-                let name = format!("no-haproxy::{name}");
-                trials.push(needs(Some(&error.to_string()), &name, || ()));
-            }
+            Err(error) => trials.push(programs::not_found(&error, name)),
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -111,10 +103,8 @@ fn always(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
 /// Ignored where something is missing, failed where CI has promised it.
 fn needs(missing: Option<&str>, name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
     let missing = missing.map(str::to_owned);
-    let promised = env::var("CI").is_ok_and(|ci| ci == "true");
     Trial::ignorable_test(name, move || match missing {
-        Some(reason) if promised => Err(reason.into()),
-        Some(reason) => Ok(Completion::ignored_with(reason)),
+        Some(reason) => programs::absent(reason),
         None => {
             run();
             Ok(Completion::Completed)

@@ -13,10 +13,11 @@
 #[path = "../recipes/correlate.rs"]
 #[allow(dead_code, unused_imports, reason = "its main and its tests are run elsewhere")]
 mod correlate;
-#[path = "haproxy.rs"]
-mod finding;
-#[path = "../haproxy-in-ci.rs"]
 mod haproxy;
+#[path = "../haproxy-in-ci.rs"]
+mod in_ci;
+#[path = "shared/programs.rs"]
+mod programs;
 #[path = "../recipes/tls.rs"]
 #[allow(dead_code, unused_imports, reason = "its main and its tests are run elsewhere")]
 mod tls;
@@ -26,12 +27,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::{Arguments, Trial};
 use spop_tokio::{Agent, Router};
 use tokio::net::TcpListener;
 
-use crate::finding::{Program, Unpack};
-use crate::haproxy::Site;
+use crate::in_ci::Site;
 
 const AGENT: &str = "
 spoe-agent agent
@@ -51,17 +51,11 @@ type Case = (&'static str, fn(&Path));
 
 fn main() -> ExitCode {
     if env::args().nth(1).as_deref() == Some(FIND) {
-        println!("{:?}", haproxy::find().map_err(|error| error.to_string()));
+        println!("{:?}", in_ci::find().map_err(|error| error.to_string()));
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::from_args();
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let unpack = Unpack {
-        script: project.join(".ci/get-haproxy.sh"),
-        suite: "bookworm".to_owned(),
-        directory: project.join("target/haproxy/bookworm"),
-    };
-    let programs = Program::find_all(Some(&unpack));
+    let programs = programs::find_all();
     let mut trials = vec![Trial::test("the_program_is_found", || {
         the_program_is_found();
         Ok(())
@@ -81,13 +75,7 @@ fn main() -> ExitCode {
                     Ok(())
                 })
             })),
-            Err(error) => {
-                let reason = error.to_string();
-                let promised = env::var("CI").is_ok_and(|ci| ci == "true");
-                trials.push(Trial::ignorable_test(format!("no-haproxy::{name}"), move || {
-                    if promised { Err(reason.into()) } else { Ok(Completion::ignored_with(reason)) }
-                }));
-            }
+            Err(error) => trials.push(programs::not_found(error, name)),
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -99,7 +87,7 @@ fn the_program_is_found() {
         let output = command.arg(FIND).env("HAPROXY", named).env("PATH", path).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    let (folder, empty) = (finding::Directory::new().unwrap(), finding::Directory::new().unwrap());
+    let (folder, empty) = (haproxy::Directory::new().unwrap(), haproxy::Directory::new().unwrap());
     fs::write(folder.path().join("haproxy"), "").unwrap();
     assert_eq!(find("/opt/haproxy", folder.path()), "Ok(\"/opt/haproxy\")\n");
     let on_path = format!("Ok({:?})\n", folder.path().join("haproxy"));
@@ -137,7 +125,7 @@ fn variables_are_read(program: &Path) {
         let response = haproxy.get("/abcdef").unwrap();
         assert_eq!((response.status, response.variable("txn.agent.length")), (403, Some("7")));
         let logged = || Ok(haproxy.log().contains("GET /abcdef").then_some(()));
-        finding::wait_until("the log's line", logged).unwrap();
+        haproxy::wait_until("the log's line", logged).unwrap();
 
         let web = haproxy.web;
         drop(haproxy);
@@ -176,7 +164,7 @@ spoe-message response
 /// The recipe `tls`: HAProxy shows its certificate and looks at the agent's. Without one of its own it gets no
 /// answer, nor with an agent of another name.
 fn mutual_tls(program: &Path) {
-    let folder = finding::Directory::new().unwrap();
+    let folder = haproxy::Directory::new().unwrap();
     let path = |name: &str| folder.path().join(name);
     let authority = tls::certificates::authority();
     let [certificate, key] = tls::certificates::issue(&authority, "agent.example");

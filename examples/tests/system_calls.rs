@@ -21,9 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread;
+use std::time::Instant;
 
-use spop_proto::wire::{Flags, Frame, FrameHeader, FrameType, HaproxyHello, NotifyPayload};
-use spop_proto::{Ack, Exchange, HandlerError, Notify, Peer, Scope};
+use spop_proto::wire::{Flags, Frame, FrameHeader, FrameType, NotifyPayload};
+use spop_proto::{
+    Ack, Dialect, Dispatch, EngineConfig, EngineConnection, Exchange, HandlerError, Notify, Peer,
+    Scope,
+};
 use tokio::io::ReadBuf;
 
 const BATCHES: usize = 50;
@@ -68,19 +72,25 @@ struct Counting<S> {
     calls: Arc<Calls>,
 }
 
-/// Plays HAProxy on the other end: the next batch goes out when all of the last is answered.
-fn haproxy() -> (UnixStream, Arc<Calls>, thread::JoinHandle<()>) {
-    let (agent, mut stream) = UnixStream::pair().unwrap();
+/// Has `agent` serve a stream whose calls are counted, and plays HAProxy on the other end: the next
+/// batch goes out when all of the last is answered. `vain`: so many reads may find nothing.
+#[track_caller]
+fn serve(vain: usize, agent: impl FnOnce(UnixStream, Arc<Calls>)) {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
     let playing = thread::spawn(move || {
-        stream.write_all(&hello()).unwrap();
-        assert_eq!(answers(&mut stream, 1), [FrameType::AGENT_HELLO]);
+        let haproxy = EngineConnection::new(EngineConfig::new(Dialect::New), Instant::now());
+        theirs.write_all(haproxy.transmit()).unwrap();
+        assert_eq!(answers(&mut theirs, 1), [FrameType::AGENT_HELLO]);
         let batch = batch();
         for _ in 0..BATCHES {
-            stream.write_all(&batch).unwrap();
-            assert_eq!(answers(&mut stream, 20), [FrameType::ACK; 20]);
+            theirs.write_all(&batch).unwrap();
+            assert_eq!(answers(&mut theirs, 20), [FrameType::ACK; 20]);
         }
     });
-    (agent, Arc::default(), playing)
+    let calls = Arc::default();
+    agent(ours, Arc::clone(&calls));
+    playing.join().unwrap();
+    calls.assert_one_each(vain);
 }
 
 /// The types of that many frames.
@@ -94,21 +104,6 @@ fn answers(stream: &mut UnixStream, count: usize) -> Vec<FrameType> {
         kinds.push(Frame::decode(&frame).unwrap().header.kind);
     }
     kinds
-}
-
-fn hello() -> Vec<u8> {
-    let hello = HaproxyHello {
-        supported_versions: Some(b"2.0"),
-        max_frame_size: Some(16_380),
-        capabilities: Some(b"pipelining"),
-        engine_id: Some(b"e"),
-        healthcheck: false,
-    };
-    let (mut payload, mut frame) = (Vec::new(), Vec::new());
-    hello.encode(&mut payload);
-    let header = FrameHeader::connection(FrameType::HAPROXY_HELLO);
-    Frame { header, payload: &payload }.encode(&mut frame);
-    frame
 }
 
 /// A window of NOTIFYs of some 700 bytes: all of it fits the smallest of the buffers that adapters
@@ -149,19 +144,17 @@ fn tokio_concurrent() {
     on_tokio(&spop_tokio::Agent::concurrent(answer_at_once));
 }
 
-fn on_tokio<D: spop_proto::Dispatch>(agent: &spop_tokio::Agent<D>) {
-    let (stream, calls, playing) = haproxy();
-    stream.set_nonblocking(true).unwrap();
+fn on_tokio<D: Dispatch>(agent: &spop_tokio::Agent<D>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let stream = tokio::net::UnixStream::from_std(stream).unwrap();
-        let counting = Counting { stream, calls: Arc::clone(&calls) };
-        agent.serve_connection(counting, Peer::Unknown).await;
-    });
-    playing.join().unwrap();
     // tokio knows from a read that did not fill its buffer that there is no more, and spares itself
     // the call: the one in vain is asked of it, and not of the system.
-    calls.assert_one_each(2 * BATCHES + 4);
+    serve(2 * BATCHES + 4, |stream, calls| {
+        stream.set_nonblocking(true).unwrap();
+        runtime.block_on(async {
+            let stream = tokio::net::UnixStream::from_std(stream).unwrap();
+            agent.serve_connection(Counting { stream, calls }, Peer::Unknown).await;
+        });
+    });
 }
 
 #[test]
@@ -174,26 +167,23 @@ fn asyncstd_concurrent() {
     on_async_std(&spop_asyncstd::Agent::concurrent(answer_at_once));
 }
 
-fn on_async_std<D: spop_proto::Dispatch>(agent: &spop_asyncstd::Agent<D>) {
-    let (stream, calls, playing) = haproxy();
-    stream.set_nonblocking(true).unwrap();
-    async_std::task::block_on(async {
-        let stream = async_std::os::unix::net::UnixStream::from(stream);
-        let counting = Counting { stream, calls: Arc::clone(&calls) };
-        agent.serve_connection(counting, Peer::Unknown).await;
+fn on_async_std<D: Dispatch>(agent: &spop_asyncstd::Agent<D>) {
+    serve(2 * BATCHES + 4, |stream, calls| {
+        stream.set_nonblocking(true).unwrap();
+        async_std::task::block_on(async {
+            let stream = async_std::os::unix::net::UnixStream::from(stream);
+            agent.serve_connection(Counting { stream, calls }, Peer::Unknown).await;
+        });
     });
-    playing.join().unwrap();
-    calls.assert_one_each(2 * BATCHES + 4);
 }
 
 #[test]
 fn blocking() {
-    let (stream, calls, playing) = haproxy();
-    let counting = Counting { stream, calls: Arc::clone(&calls) };
-    spop_blocking::Agent::inline(answer).serve_connection(counting, Peer::Unknown);
-    playing.join().unwrap();
-    // The end.
-    calls.assert_one_each(1);
+    // The one in vain is the end.
+    serve(1, |stream, calls| {
+        let agent = spop_blocking::Agent::inline(answer);
+        agent.serve_connection(Counting { stream, calls }, Peer::Unknown);
+    });
 }
 
 impl Read for Counting<UnixStream> {
@@ -228,25 +218,6 @@ impl<S: tokio::io::AsyncRead + Unpin> tokio::io::AsyncRead for Counting<S> {
     }
 }
 
-impl<S: tokio::io::AsyncWrite + Unpin> tokio::io::AsyncWrite for Counting<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.calls.wrote();
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 impl<S: async_std::io::Read + Unpin> async_std::io::Read for Counting<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -262,21 +233,35 @@ impl<S: async_std::io::Read + Unpin> async_std::io::Read for Counting<S> {
     }
 }
 
-impl<S: async_std::io::Write + Unpin> async_std::io::Write for Counting<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.calls.wrote();
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
+/// Both runtimes write alike, and have different words for the end.
+macro_rules! write_counted {
+    ($write:path, $poll_end:ident) => {
+        impl<S: $write + Unpin> $write for Counting<S> {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                self.calls.wrote();
+                Pin::new(&mut self.stream).poll_write(context, bytes)
+            }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
+            fn poll_flush(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.stream).poll_flush(context)
+            }
 
-    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(context)
-    }
+            fn $poll_end(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.stream).$poll_end(context)
+            }
+        }
+    };
 }
+
+write_counted!(tokio::io::AsyncWrite, poll_shutdown);
+write_counted!(async_std::io::Write, poll_close);

@@ -9,8 +9,11 @@
     reason = "tests"
 )]
 
+#[path = "../../spop-proto/tests/common/engine.rs"]
+mod engine;
+
 use std::future::{pending, poll_fn};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
@@ -23,64 +26,13 @@ use std::time::{Duration, Instant};
 use async_std::channel::{Sender, bounded};
 use async_std::net::TcpListener;
 use async_std::task::{self, JoinHandle};
+use engine::Engine;
 use futures_io::{AsyncRead, AsyncWrite};
 use spop_asyncstd::{
     Action, Agent, AgentConfig, CloseReason, Closed, Dispatch, Endpoint, Limits, Listener, Peer,
     Report, Scope, Server, Timer,
 };
-use spop_proto::wire::NotifyPayload;
-use spop_proto::{Dialect, EngineConfig, EngineConnection, EngineEvent};
-
-/// HAProxy's side, and input that it has not taken yet.
-struct Engine<S>(S, EngineConnection, Vec<u8>);
-
-impl<S: Read + Write> Engine<S> {
-    fn new(stream: S) -> Self {
-        let config = EngineConfig::new(Dialect::Old).processing_timeout(Duration::from_secs(3600));
-        let mut engine =
-            Self(stream, EngineConnection::new(config.unwrap(), Instant::now()), Vec::new());
-        let hello = engine.next().unwrap();
-        assert!(hello.starts_with("Hello"), "{hello}");
-        engine
-    }
-
-    /// The next event in words; `None` at the end.
-    fn next(&mut self) -> Option<String> {
-        let mut buffer = [0; 16 * 1024];
-        loop {
-            let output = self.1.transmit().len();
-            self.0.write_all(self.1.transmit()).unwrap();
-            self.1.transmitted(output);
-            if self.2.is_empty() && !self.1.interest().ready {
-                let read = self.0.read(&mut buffer).unwrap_or(0);
-                if read == 0 {
-                    return None;
-                }
-                self.2.extend_from_slice(&buffer[..read]);
-            }
-            let mut input = &self.2[..];
-            let event = self.1.receive(&mut input, Instant::now()).unwrap();
-            let taken = self.2.len() - input.len();
-            if let Some(event) = event {
-                let told = match event {
-                    EngineEvent::Ack { actions, .. } => {
-                        actions.map(|action| action.unwrap().to_string()).collect()
-                    }
-                    other => format!("{other:?}"),
-                };
-                self.2.drain(..taken);
-                return Some(told);
-            }
-            self.2.drain(..taken);
-        }
-    }
-
-    fn ask(&mut self, number: i64) -> Option<String> {
-        let payload = NotifyPayload::new("m").arg("number", number);
-        self.1.notify(payload.as_bytes().unwrap(), Instant::now()).unwrap();
-        self.next()
-    }
-}
+use spop_proto::Dialect::Old;
 
 fn doubling() -> Agent<impl Dispatch> {
     Agent::inline(|notify, ack| {
@@ -142,8 +94,8 @@ fn a_stop_sends_what_is_owed_and_refuses_what_comes() {
     });
     let (address, stop, running) = start(bind(agent));
     let address = address.unwrap();
-    let mut idle = Engine::new(TcpStream::connect(address).unwrap());
-    let mut busy = Engine::new(TcpStream::connect(address).unwrap());
+    let mut idle = Engine::ready(TcpStream::connect(address).unwrap(), Old);
+    let mut busy = Engine::ready(TcpStream::connect(address).unwrap(), Old);
     let asking = thread::spawn(move || (busy.ask(1), busy.next()));
     begun.recv().unwrap();
     drop(stop);
@@ -163,7 +115,7 @@ fn dropping_the_run_ends_its_connections_and_their_handlers() {
     let (agent, told) = waiting();
     let (address, _stop, running) = start(bind(agent));
     let address = address.unwrap();
-    let mut engine = Engine::new(TcpStream::connect(address).unwrap());
+    let mut engine = Engine::ready(TcpStream::connect(address).unwrap(), Old);
     let asking = thread::spawn(move || engine.ask(1));
     assert_eq!(told.recv().unwrap(), "begun");
     assert_eq!(task::block_on(running.cancel()), None);
@@ -177,7 +129,7 @@ fn deadlines_hold_and_cancel_the_handler() {
     let limits = Limits::new().answer_timeout(Duration::from_millis(80)).unwrap();
     let (agent, told) = waiting();
     let (address, stop, running) = start(bind(agent.limits(limits)));
-    let mut engine = Engine::new(TcpStream::connect(address.unwrap()).unwrap());
+    let mut engine = Engine::ready(TcpStream::connect(address.unwrap()).unwrap(), Old);
     let before = Instant::now();
     assert_eq!(engine.ask(1).unwrap(), "set-var txn.failed bool:true");
     assert!(before.elapsed() >= Duration::from_millis(80));
@@ -201,7 +153,7 @@ fn a_unix_socket_is_replaced_when_stale_and_removed_at_the_end() {
     assert_eq!(refused.kind(), io::ErrorKind::AddrInUse, "somebody listens");
     assert!(refused.to_string().starts_with(&format!("cannot listen on {endpoint}: ")));
     let (_, stop, running) = start(server);
-    let mut engine = Engine::new(UnixStream::connect(&path).unwrap());
+    let mut engine = Engine::ready(UnixStream::connect(&path).unwrap(), Old);
     assert_eq!(engine.ask(4).unwrap(), "set-var txn.n int64:8");
     drop((engine, stop));
     task::block_on(running);
@@ -275,7 +227,7 @@ fn failures_to_accept_are_waited_out_and_a_panic_costs_one_connection() {
     let mut first = TcpStream::connect(address.unwrap()).unwrap();
     assert_eq!(first.read(&mut [0; 10]).unwrap(), 0, "its task panicked");
     assert!(before.elapsed() >= Duration::from_millis(5 + 10 + 20));
-    let mut second = Engine::new(TcpStream::connect(address.unwrap()).unwrap());
+    let mut second = Engine::ready(TcpStream::connect(address.unwrap()).unwrap(), Old);
     assert_eq!(second.ask(4).unwrap(), "set-var txn.n int64:8");
     drop((second, stop));
     let report = task::block_on(running);
@@ -327,7 +279,7 @@ fn any_futures_io_stream_is_served_byte_by_byte_with_one_write_an_answer() {
         let _ = stopped.recv().await;
     };
     let (ours, writes, serving) = serve_on_smol(stopped, async_io::Timer::at);
-    let mut engine = Engine::new(ours);
+    let mut engine = Engine::ready(ours, Old);
     for number in 1..=10 {
         assert_eq!(engine.ask(number), Some(format!("set-var txn.n int64:{}", number * 2)));
     }
@@ -342,7 +294,7 @@ fn any_futures_io_stream_is_served_byte_by_byte_with_one_write_an_answer() {
 fn deadlines_go_by_the_callers_timer() {
     let clock = Manual(Arc::new(Mutex::new((Instant::now(), Vec::new()))));
     let (ours, _, serving) = serve_on_smol(pending(), clock.clone());
-    let mut engine = Engine::new(ours);
+    let mut engine = Engine::ready(ours, Old);
     assert_eq!(engine.ask(1).unwrap(), "set-var txn.n int64:2");
     let mut now = clock.0.lock().unwrap();
     now.0 += Duration::from_secs(24 * 3600);

@@ -9,73 +9,20 @@
     reason = "tests"
 )]
 
+#[path = "../../spop-proto/tests/common/engine.rs"]
+mod engine;
+
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use engine::Engine;
 use spop_blocking::{Agent, CloseReason, Limits, Peer, Report, Scope, Server, Service, StopHandle};
-use spop_proto::wire::NotifyPayload;
-use spop_proto::{Dialect, EngineConfig, EngineConnection, EngineEvent, NotifyId};
-
-/// HAProxy's side over any blocking stream.
-struct Engine<S> {
-    stream: S,
-    conn: EngineConnection,
-}
-
-impl<S: Read + Write> Engine<S> {
-    /// Connects and shakes hands.
-    fn ready(stream: S) -> Self {
-        let hour = Duration::from_secs(3600);
-        let config = EngineConfig::new(Dialect::New).processing_timeout(hour).unwrap();
-        let mut engine = Self { stream, conn: EngineConnection::new(config, Instant::now()) };
-        engine.answers(0);
-        engine
-    }
-
-    fn send(&mut self, number: i64) -> NotifyId {
-        let payload = NotifyPayload::new("m").arg("number", number);
-        let id = self.conn.notify(payload.as_bytes().unwrap(), Instant::now()).unwrap();
-        self.flush();
-        id
-    }
-
-    fn flush(&mut self) {
-        self.stream.write_all(self.conn.transmit()).unwrap();
-        let all = self.conn.transmit().len();
-        self.conn.transmitted(all);
-    }
-
-    /// Reads until there are that many answers; with 0, until the handshake is done.
-    fn answers(&mut self, count: usize) -> Vec<(NotifyId, String)> {
-        self.flush();
-        let mut answers = Vec::new();
-        let mut scratch = [0; 4096];
-        loop {
-            let read = self.stream.read(&mut scratch).unwrap();
-            assert!(read > 0, "the agent has gone");
-            let mut input = &scratch[..read];
-            while let Some(event) = self.conn.receive(&mut input, Instant::now()).unwrap() {
-                match event {
-                    EngineEvent::Ack { id, mut actions, .. } => {
-                        let action = actions.next().unwrap().unwrap();
-                        answers.push((id, action.to_string()));
-                    }
-                    EngineEvent::Hello(_) if count == 0 => return answers,
-                    other => panic!("{other:?}"),
-                }
-            }
-            if count > 0 && answers.len() >= count {
-                return answers;
-            }
-        }
-    }
-}
+use spop_proto::Dialect::New;
 
 fn start<S: Service>(agent: Agent<S>) -> (TcpStream, StopHandle, thread::JoinHandle<Report>) {
     let server: Server<S, _> = agent.bind("127.0.0.1:0").unwrap();
@@ -92,7 +39,7 @@ fn inline_one_after_the_other() {
         Ok(())
     });
     let (stream, stop, running) = start(agent);
-    let mut engine = Engine::ready(stream);
+    let mut engine = Engine::ready(stream, New);
     for number in 0..100 {
         let id = engine.send(number);
         assert_eq!(engine.answers(1), [(id, format!("set-var txn.n int64:{number}"))]);
@@ -113,7 +60,7 @@ fn workers_run_beside_each_other() {
         Ok(())
     });
     let (stream, stop, running) = start(agent.workers(4));
-    let mut engine = Engine::ready(stream);
+    let mut engine = Engine::ready(stream, New);
     let asked: BTreeMap<_, _> = (0..4).map(|n| (n, engine.send(n))).collect();
     let mut answers = engine.answers(4);
     answers.sort_by_key(|(_, action)| action.clone());
@@ -141,7 +88,7 @@ fn beyond_the_room_for_waiting_requests_are_shed() {
     let config = spop_blocking::AgentConfig::new().fallback(fallback).unwrap();
     let agent = agent.config(config).workers(1).waiting(1);
     let (stream, stop, running) = start(agent);
-    let mut engine = Engine::ready(stream);
+    let mut engine = Engine::ready(stream, New);
     let first = engine.send(1);
     started.wait();
     let (second, third) = (engine.send(2), engine.send(3));
@@ -169,7 +116,7 @@ fn a_handler_that_never_returns_is_left_behind() {
         limits.drain_timeout(time).and_then(|limits| limits.close_timeout(time))
     };
     let (stream, stop, running) = start(agent.limits(short(Limits::new()).unwrap()));
-    let mut engine = Engine::ready(stream);
+    let mut engine = Engine::ready(stream, New);
     engine.send(1);
     stop.stop();
     assert_eq!(running.join().unwrap().cut, 1);
@@ -183,7 +130,7 @@ fn any_stream_is_served_inline() {
         let agent = Agent::inline(|_, ack| Ok(ack.set(Scope::Transaction, "ok", true)?));
         agent.serve_connection(theirs, Peer::Unknown)
     });
-    let mut engine = Engine::ready(ours);
+    let mut engine = Engine::ready(ours, New);
     let id = engine.send(1);
     assert_eq!(engine.answers(1), [(id, "set-var txn.ok bool:true".to_owned())]);
     drop(engine);

@@ -240,32 +240,13 @@ fn only_answers(notice: Notice<'_>) {
 
 #[test]
 fn concurrent_handlers_allocate_nothing() {
-    fn count<F>(handler: HandlerFn<F>) -> u64
-    where
-        HandlerFn<F>: spop_proto::Handler,
-    {
-        let dispatch = Concurrent::new(handler);
-        let (input, expected) = window();
-        let mut driver = Driver::new(connection());
-        let now = Instant::now();
-        allocations(|| {
-            let context = Context::from_waker(Waker::noop());
-            let log = &mut only_answers;
-            let tally = &mut driver.tally();
-            driver.receive(&input, &context, now, |n, a, own| dispatch.serve(n, a, own), log);
-            driver.poll_answers(&context, now, tally, log);
-            driver.publish(tally, || now, only_answers);
-            // In the order in which the futures got ready.
-            assert_eq!(driver.transmit().len(), expected.len());
-            driver.transmitted(expected.len());
-        })
-    }
-    assert_eq!(count(HandlerFn::new(|x| answer_later(x, false))), 0, "ready at once");
-    assert_eq!(count(HandlerFn::new(|x| answer_later(x, true))), 0, "parked");
+    let handler = |wait| Concurrent::new(HandlerFn::new(move |x| answer_later(x, wait)));
+    assert_eq!(served(&handler(false)), 0, "ready at once");
+    assert_eq!(served(&handler(true)), 0, "parked");
 }
 
-/// A router's answers to the window, through a driver.
-fn routed(dispatch: &impl Dispatch) -> u64 {
+/// Allocations of answering the window through a driver.
+fn served(dispatch: &impl Dispatch) -> u64 {
     let (input, expected) = window();
     let mut driver = Driver::new(connection());
     let now = Instant::now();
@@ -276,6 +257,7 @@ fn routed(dispatch: &impl Dispatch) -> u64 {
         driver.receive(&input, &context, now, |n, a, own| dispatch.serve(n, a, own), log);
         driver.poll_answers(&context, now, tally, log);
         driver.publish(tally, || now, only_answers);
+        // In the order in which the futures got ready.
         assert_eq!(driver.transmit().len(), expected.len());
         driver.transmitted(expected.len());
     })
@@ -293,11 +275,11 @@ fn routes_allocate_nothing() {
             });
         router.fallback([]).unwrap()
     };
-    assert_eq!(routed(&inline()), 0, "inline");
+    assert_eq!(served(&inline()), 0, "inline");
     let mixed = inline().concurrent("slow", |x| async { Ok(x) });
-    assert_eq!(routed(&mixed), 0, "inline, with one that waits beside it");
+    assert_eq!(served(&mixed), 0, "inline, with one that waits beside it");
     let waiting =
         |wait| Router::new().concurrent("check-client-ip", move |x| answer_later(x, wait));
-    assert_eq!(routed(&waiting(false)), 0, "ready at once");
-    assert_eq!(routed(&waiting(true)), 0, "parked");
+    assert_eq!(served(&waiting(false)), 0, "ready at once");
+    assert_eq!(served(&waiting(true)), 0, "parked");
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{ack, frame, hello_pairs, set_txn};
+use common::{FIN, ack, frame, hello_pairs, set_txn};
 use spop_proto::driver::{Driver, Notice, Pad};
 use spop_proto::{
     Action, AgentConfig, AgentConnection, Exchange, Failure, HandlerError, Limits, Peer, Scope,
@@ -25,8 +25,6 @@ use spop_proto::{
 };
 
 type Answer = Pin<Box<dyn Future<Output = Result<Exchange, HandlerError>> + Send>>;
-
-const FIN: u32 = 1;
 
 /// A driver whose NOTIFYs are served as `serve` says, with a virtual clock.
 struct Rig {

@@ -4,9 +4,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use spop_proto::wire::{Frame, FrameHeader, FrameType, HaproxyHello};
+use spop_proto::{Dialect, EngineConfig, EngineConnection};
 use spop_tokio::Agent;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -14,25 +14,10 @@ use tokio::runtime::Runtime;
 const CONNECTIONS: u32 = 100;
 const LIMIT: i64 = 1024;
 
-fn hello() -> Vec<u8> {
-    let mut payload = Vec::new();
-    HaproxyHello {
-        supported_versions: Some(b"2.0"),
-        max_frame_size: Some(16380),
-        capabilities: Some(b"pipelining"),
-        engine_id: Some(b"5c5e1f5a-7c8a-4bd4-9f0d-0d6b7d4e7d0d"),
-        healthcheck: false,
-    }
-    .encode(&mut payload);
-    let header = FrameHeader::connection(FrameType::HAPROXY_HELLO);
-    let mut out = Vec::new();
-    Frame { header, payload: &payload }.encode(&mut out);
-    out
-}
-
 fn client(address: SocketAddr) -> TcpStream {
+    let haproxy = EngineConnection::new(EngineConfig::new(Dialect::New), Instant::now());
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(&hello()).unwrap();
+    stream.write_all(haproxy.transmit()).unwrap();
     stream.set_nonblocking(true).unwrap();
     stream
 }

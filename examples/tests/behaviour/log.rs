@@ -45,13 +45,24 @@ pub(crate) fn keep() {
     tracing::subscriber::set_global_default(subscriber).unwrap();
 }
 
+/// How many lines there are by now.
+pub(crate) fn count() -> usize {
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
+
 /// Waits for a line: it may be written after what it is about has been answered.
 #[track_caller]
 pub(crate) fn line(what: &str, is_it: impl Fn(&Line) -> bool) -> Line {
+    line_after(0, what, is_it)
+}
+
+/// The same, without looking at the first `count` lines.
+#[track_caller]
+pub(crate) fn line_after(count: usize, what: &str, is_it: impl Fn(&Line) -> bool) -> Line {
     let end = Instant::now() + PATIENCE;
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        if let Some(line) = lines.iter().find(|line| is_it(line)) {
+        if let Some(line) = lines.iter().skip(count).find(|line| is_it(line)) {
             return line.clone();
         }
         let left = end.saturating_duration_since(Instant::now());

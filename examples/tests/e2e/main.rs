@@ -31,23 +31,23 @@ mod compatibility;
 #[path = "../haproxy.rs"]
 mod haproxy;
 mod load;
+#[path = "../shared/programs.rs"]
+mod programs;
 mod raw;
 mod site;
 mod spy;
 
 use std::collections::HashSet;
-use std::env;
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Trial};
 
 use crate::agent::Runtime;
 use crate::bench::Bench;
 use crate::cases::{Case, FOR_EACH_RUNTIME, ONCE, rows_of_bodies};
 use crate::compatibility::{BODIES, Findings, README};
-use crate::haproxy::{Program, Unpack};
+use crate::haproxy::Program;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -56,12 +56,7 @@ fn main() -> ExitCode {
 
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let project = package.parent().unwrap_or(package);
-    let unpack = Unpack {
-        script: project.join(".ci/get-haproxy.sh"),
-        suite: "bookworm".to_owned(),
-        directory: project.join("target/haproxy/bookworm"),
-    };
-    let (programs, error) = match Program::find_all(Some(&unpack)) {
+    let (programs, error) = match programs::find_all() {
         Ok(programs) => (programs, None),
         Err(error) => (Vec::new(), Some(error)),
     };
@@ -70,7 +65,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for (name, runtime, case) in runs() {
         if let Some(error) = &error {
-            trials.push(absent(error, &name));
+            trials.push(programs::not_found(error, &name));
         }
         for program in &programs {
             trials.push(trial(program.clone(), &name, runtime, case, [&findings, &cells]));
@@ -127,15 +122,5 @@ fn trial(
             of_bodies.add(&version, row, text);
         }
         Ok(())
-    })
-}
-
-/// A case without an HAProxy: ignored where the machine has none, failed where one was promised.
-fn absent(error: &io::Error, name: &str) -> Trial {
-    let reason = error.to_string();
-    let promised =
-        error.kind() != io::ErrorKind::NotFound || env::var("CI").is_ok_and(|ci| ci == "true");
-    Trial::ignorable_test(format!("no-haproxy::{name}"), move || {
-        if promised { Err(Failed::from(reason)) } else { Ok(Completion::ignored_with(reason)) }
     })
 }

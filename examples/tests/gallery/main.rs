@@ -17,17 +17,15 @@ mod cases;
 mod h2;
 #[path = "../haproxy.rs"]
 mod haproxy;
+#[path = "../shared/programs.rs"]
+mod programs;
 mod site;
 
-use std::env;
-use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 
 use crate::cases::{ALL, Outcome};
-use crate::haproxy::{Program, Unpack};
 
 fn main() -> ExitCode {
     if let Some(status) = agents::run() {
@@ -37,14 +35,7 @@ fn main() -> ExitCode {
     // The cases wait far more than they compute.
     arguments.test_threads.get_or_insert(6);
 
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let project = package.parent().unwrap_or(package);
-    let unpack = Unpack {
-        script: project.join(".ci/get-haproxy.sh"),
-        suite: "bookworm".to_owned(),
-        directory: project.join("target/haproxy/bookworm"),
-    };
-    let programs = Program::find_all(Some(&unpack));
+    let programs = programs::find_all();
     let mut trials = Vec::new();
     for (name, case) in ALL.iter().copied().flatten().copied() {
         match &programs {
@@ -53,24 +44,12 @@ fn main() -> ExitCode {
                     let name = format!("{}::{name}", program.version);
                     trials.push(Trial::ignorable_test(name, move || match case(&program)? {
                         Outcome::Shown => Ok(Completion::Completed),
-                        Outcome::Without(what) => absent(what),
+                        Outcome::Without(what) => programs::absent(what),
                     }));
                 }
             }
-            Err(error) => {
-                let (reason, missing) =
-                    (error.to_string(), error.kind() == io::ErrorKind::NotFound);
-                trials.push(Trial::ignorable_test(format!("no-haproxy::{name}"), move || {
-                    if missing { absent(reason) } else { Err(reason.into()) }
-                }));
-            }
+            Err(error) => trials.push(programs::not_found(error, name)),
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// Ignored where the machine has not got something, failed where it was promised.
-fn absent(what: String) -> Result<Completion, Failed> {
-    let promised = env::var("CI").is_ok_and(|ci| ci == "true");
-    if promised { Err(what.into()) } else { Ok(Completion::ignored_with(what)) }
 }

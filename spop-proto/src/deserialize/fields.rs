@@ -5,6 +5,7 @@ use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, Expected, MapAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
+use super::alike::alike;
 use super::fault::Fault;
 use crate::router::{Declared, Kind};
 
@@ -47,14 +48,6 @@ impl<'de> Deserializer<'de> for Recorder<'_> {
         Err(nothing())
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self)
-    }
-
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -67,6 +60,8 @@ impl<'de> Deserializer<'de> for Recorder<'_> {
             None => Err(nothing()),
         }
     }
+
+    alike! { newtype_struct }
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
@@ -130,14 +125,6 @@ impl<'de> Deserializer<'de> for FieldRecorder<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self)
-    }
-
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -147,6 +134,8 @@ impl<'de> Deserializer<'de> for FieldRecorder<'_> {
         self.0.kind = Kind::OneOf(words);
         Err(nothing())
     }
+
+    alike! { newtype_struct }
 
     forward_to_deserialize_any! {
         f32 f64 unit unit_struct tuple tuple_struct map struct identifier ignored_any

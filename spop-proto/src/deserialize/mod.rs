@@ -1,5 +1,6 @@
 //! Typed arguments with serde.
 
+mod alike;
 mod fault;
 mod fields;
 mod value;
@@ -7,6 +8,7 @@ mod value;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
+use self::alike::alike;
 use self::fault::Fault;
 pub(crate) use self::fields::fields;
 use self::value::{Absent, Name, ValueDeserializer};
@@ -79,27 +81,7 @@ impl<'de> Deserializer<'de> for MessageDeserializer<'de> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self)
-    }
-
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_unit()
-    }
-
-    fn deserialize_unit_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        visitor.visit_unit()
-    }
-
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_unit()
     }
 
@@ -119,6 +101,8 @@ impl<'de> Deserializer<'de> for MessageDeserializer<'de> {
     ) -> Result<V::Value, Fault> {
         self.deserialize_tuple(len, visitor)
     }
+
+    alike! { newtype_struct unit_struct ignored_any }
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf

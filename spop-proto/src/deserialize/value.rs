@@ -7,6 +7,7 @@ use serde::de::value::{BorrowedStrDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::alike::alike;
 use super::fault::Fault;
 use crate::request::{FromValue, Mismatch};
 use crate::wire::Value;
@@ -93,22 +94,6 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         if self.0.is_null() { visitor.visit_unit() } else { Err(Fault::of_visitor(&visitor)) }
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        self.deserialize_unit(visitor)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self)
-    }
-
     /// A `Vec<u8>` is a sequence to serde.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.0.as_bytes() {
@@ -133,9 +118,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         }
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_unit()
-    }
+    alike! { newtype_struct unit_struct ignored_any }
 
     forward_to_deserialize_any! { f32 f64 tuple_struct map struct identifier }
 }

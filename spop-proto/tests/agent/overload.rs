@@ -1,23 +1,11 @@
 //! The limit on what all connections of an agent owe together.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "tests: they may panic, and need a first instant to count from"
-)]
 
-mod common;
-
-use common::{Rig, ack, haproxy_disconnect, health_check, notify};
-use spop_proto::{AgentConfig, Limits, Overload};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
-fn count(n: u32) -> NonZeroU32 {
-    NonZeroU32::new(n).unwrap()
-}
+use spop_proto::{AgentConfig, Limits, Overload};
+
+use crate::common::*;
+use crate::support::*;
 
 fn shedding(answers: u32) -> AgentConfig {
     AgentConfig::new().limits(Limits::new().agent_in_flight(count(answers)))
@@ -26,10 +14,6 @@ fn shedding(answers: u32) -> AgentConfig {
 fn waiting(answers: u32) -> AgentConfig {
     let limits = Limits::new().agent_in_flight(count(answers)).overload(Overload::Wait);
     AgentConfig::new().limits(limits)
-}
-
-fn asked(stream: u64) -> Result<Vec<String>, spop_proto::ProtocolError> {
-    Ok(vec![format!("Notify {stream}/1")])
 }
 
 #[test]
@@ -44,8 +28,7 @@ fn beyond_it_a_request_is_shed_on_any_connection() {
         assert_eq!(rig.conn.stats().shed, 1);
     }
     // One answered, one may come again, anywhere.
-    let now = one.at(0);
-    one.conn.answer(first, now).unwrap().commit();
+    one.answer(0, first).unwrap().commit();
     assert_eq!(other.feed(0, &notify(5)), asked(5));
     assert_eq!(other.conn.stats().shed, 1);
 }
@@ -117,8 +100,7 @@ fn a_connection_waits_for_the_answers_of_others() {
         other.timeout(5 * look).unwrap();
         assert!(!other.conn.interest().ready);
     }
-    let now = one.at(17);
-    one.conn.answer(owed, now).unwrap().commit();
+    one.answer(17, owed).unwrap().commit();
     // Seen by whoever asks, at the latest when the connection looks again.
     other.timeout(20).unwrap();
     let want = other.conn.interest();
@@ -141,8 +123,7 @@ fn a_connection_that_has_waited_holds_no_memory() {
     let [mut one, mut other] = [0; 2].map(|_| Rig::ready(config.clone()));
     let owed = one.defer(0, &notify(1));
     other.feed(0, &notify(1)).unwrap();
-    let now = one.at(1);
-    one.conn.answer(owed, now).unwrap().commit();
+    one.answer(1, owed).unwrap().commit();
     assert_eq!(other.feed(1, b""), asked(1));
     other.take();
     other.timeout(2_000).unwrap();
@@ -172,11 +153,10 @@ fn a_frame_is_not_timed_while_its_connection_waits() {
     assert_eq!(other.feed(0, begin), Ok(vec![]));
     let owed = one.defer(1, &notify(1));
     assert_eq!(other.feed(2, &rest[..1]), Ok(vec![]));
-    let now = one.at(1_500);
     for at in (5..1_500).step_by(5) {
         assert_eq!(other.timeout(at), Ok(()));
     }
-    one.conn.answer(owed, now).unwrap().commit();
+    one.answer(1_500, owed).unwrap().commit();
     assert_eq!(other.timeout(1_500), Ok(()));
     assert_eq!(other.feed(1_501, &rest[1..]), asked(1));
 }
