@@ -9,6 +9,7 @@ mod serve;
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 use serde::Deserialize;
 use spop_tokio::{Action, Agent, ConfigError, Router, Scope, Var};
 
+/// The `spoe-message`.
+const MESSAGE: &str = "inspect";
 /// BOOL: the verdict about what could be seen.
 const BLOCKED: Var<'_> = Var::transaction("blocked");
 /// STR: the first rule that matched, as `body:17`: where, and its line in the file of rules.
@@ -25,12 +28,25 @@ const RULE: Var<'_> = Var::transaction("rule");
 /// BOOL: there was more than could be seen.
 const TRUNCATED: Var<'_> = Var::transaction("truncated");
 
+const SITE: serve::Site<'_> = serve::Site {
+    engine: "inspect",
+    rules: &[
+        "# Nobody looked, something was found, or there was more than could be seen.",
+        "http-request deny deny_status 503 unless { var(txn.inspect.blocked) -m found }",
+        "http-request deny deny_status 403 if { var(txn.inspect.blocked) -m bool }",
+        "http-request deny deny_status 413 if { var(txn.inspect.truncated) -m bool }",
+        "# In what is packed nothing can be found.",
+        "http-request deny deny_status 415 content-type text/plain string packed if { req.hdr(content-encoding) -m found }",
+    ],
+    passes: "served",
+};
+
 /// Look for attacks in the requests that HAProxy handles: an SPOE agent.
 #[derive(Debug, Parser)]
 #[command(name = "body-inspect", version, max_term_width = 100, after_help = serve::AFTER_HELP)]
 struct Args {
     #[command(flatten)]
-    listen: serve::Listen,
+    options: serve::Options,
 
     /// What to look for: `PLACE REGEX` in a line, `#` begins a comment line. Places are path, query,
     /// headers and body [default: a few that show how]
@@ -42,10 +58,10 @@ struct Args {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = serve::parse(&SITE, MESSAGE, takes);
     serve::run("body-inspect", async {
         let (name, text) = match &args.rules {
-            None => ("the rules that are built in".into(), include_str!("rules.txt").to_owned()),
+            None => ("built in".into(), include_str!("rules.txt").to_owned()),
             Some(path) => {
                 let name = path.display().to_string();
                 let text = fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
@@ -53,7 +69,11 @@ pub(crate) fn main() -> ExitCode {
             }
         };
         let rules = Rules::parse(&text).map_err(|error| format!("{name}: {error}"))?;
-        args.listen.serve(Agent::new(router(rules)?)).await?;
+        if args.options.check {
+            println!("{name}: {rules}");
+            return Ok(());
+        }
+        args.options.serve(Agent::new(router(rules)?)).await?;
         Ok(())
     })
 }
@@ -115,6 +135,16 @@ impl Rules {
     }
 }
 
+/// How many there are for each place.
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: usize = self.0.iter().map(|set| set.lines.len()).sum();
+        let counts = PLACES.iter().zip(&self.0);
+        let counts = counts.map(|(place, set)| format!("{place} {}", set.lines.len()));
+        write!(f, "{all} rules ({})", counts.collect::<Vec<_>>().join(", "))
+    }
+}
+
 fn compile<'a>(expressions: impl IntoIterator<Item = &'a str>) -> Result<RegexSet, regex::Error> {
     RegexSetBuilder::new(expressions).unicode(false).case_insensitive(true).build()
 }
@@ -159,22 +189,32 @@ impl Request<'_> {
 }
 
 fn router(rules: Rules) -> Result<Router, ConfigError> {
-    Router::new()
-        .on("inspect", move |message, ack| {
-            let request: Request<'_> = message.deserialize()?;
-            let rule = rules.first(&request);
-            if let Some(rule) = &rule {
-                ack.set_var(RULE, rule.as_str())?;
-            }
-            ack.set_var(TRUNCATED, !request.whole())?;
-            Ok(ack.set_var(BLOCKED, rule.is_some())?)
-        })
-        .args::<Request<'_>>()
-        // Nobody looked, so it does not pass.
-        .fallback([
-            Action::set(Scope::Transaction, RULE.name(), "not inspected"),
-            Action::set(Scope::Transaction, BLOCKED.name(), true),
-        ])
+    takes(Router::new().on(MESSAGE, move |message, ack| {
+        let request: Request<'_> = message.deserialize()?;
+        let rule = rules.first(&request);
+        if let Some(rule) = &rule {
+            ack.set_var(RULE, rule.as_str())?;
+        }
+        ack.set_var(TRUNCATED, !request.whole())?;
+        Ok(ack.set_var(BLOCKED, rule.is_some())?)
+    }))
+    // Nobody looked, so it does not pass.
+    .fallback([
+        Action::set(Scope::Transaction, RULE.name(), "not inspected"),
+        Action::set(Scope::Transaction, BLOCKED.name(), true),
+    ])
+}
+
+/// The arguments, as spoe.conf has them.
+fn takes(route: Router) -> Router {
+    route.args::<Request<'_>>().declares([
+        "path=path,url_dec",
+        "query=query,url_dec(1)",
+        "headers=req.hdrs",
+        "body=req.body",
+        "size=req.body_size",
+        "length=req.hdr(content-length)",
+    ])
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use maxminddb::{MaxMindDbError, Reader};
 use serde::Deserialize;
 use spop_tokio::{Agent, Router, Var};
 
+/// The `spoe-message`.
+const MESSAGE: &str = "locate";
 /// STR: two capital letters by ISO 3166-1, or [`UNKNOWN`].
 const COUNTRY: Var<'_> = Var::transaction("country");
 /// STR: two capital letters of a continent, or [`UNKNOWN`].
@@ -23,12 +25,21 @@ const CONTINENT: Var<'_> = Var::transaction("continent");
 /// Never nothing: a variable that is not there says that nobody looked.
 const UNKNOWN: &str = "--";
 
+const SITE: serve::Site<'_> = serve::Site {
+    engine: "geo",
+    rules: &[
+        "# Without a verdict nothing passes; put your rules behind this one.",
+        "http-request deny deny_status 503 unless { var(txn.geo.country) -m found }",
+    ],
+    passes: "%[var(txn.geo.country)] %[var(txn.geo.continent)]",
+};
+
 /// Tell HAProxy which country its clients are in: an SPOE agent.
 #[derive(Debug, Parser)]
 #[command(name = "geoip", version, max_term_width = 100, after_help = serve::AFTER_HELP)]
 struct Args {
     #[command(flatten)]
-    listen: serve::Listen,
+    options: serve::Options,
 
     /// A database in MaxMind's format with countries: GeoLite2-Country.mmdb, or one with cities.
     #[arg(long, value_name = "FILE")]
@@ -36,12 +47,19 @@ struct Args {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = serve::parse(&SITE, MESSAGE, takes);
     serve::run("geoip", async {
         // Read, not mapped: the file may be replaced meanwhile.
-        let database = Reader::open_readfile(&args.database)
-            .map_err(|error| format!("--database {}: {error}", args.database.display()))?;
-        args.listen.serve(Agent::new(router(database))).await?;
+        let wrong = |error| format!("--database {}: {error}", args.database.display());
+        let database = Reader::open_readfile(&args.database).map_err(wrong)?;
+        if args.options.check {
+            database.verify().map_err(wrong)?;
+            let about = database.metadata();
+            let (path, kind) = (args.database.display(), &about.database_type);
+            println!("{path}: {kind}, IPv{}, {} nodes", about.ip_version, about.node_count);
+            return Ok(());
+        }
+        args.options.serve(Agent::new(router(database))).await?;
         Ok(())
     })
 }
@@ -71,14 +89,17 @@ struct Place<'a> {
 /// An address that is in no country (a private one, say) is told as such. An error, in the arguments
 /// or in the database, sets nothing: the rules of haproxy.cfg decide.
 fn router(database: Reader<Vec<u8>>) -> Router {
-    Router::new()
-        .on("locate", move |message, ack| {
-            let Locate { ip } = message.deserialize()?;
-            let Record { country, continent } = look_up(&database, ip)?;
-            ack.set_var(COUNTRY, country.code.unwrap_or(UNKNOWN))?;
-            Ok(ack.set_var(CONTINENT, continent.code.unwrap_or(UNKNOWN))?)
-        })
-        .args::<Locate>()
+    takes(Router::new().on(MESSAGE, move |message, ack| {
+        let Locate { ip } = message.deserialize()?;
+        let Record { country, continent } = look_up(&database, ip)?;
+        ack.set_var(COUNTRY, country.code.unwrap_or(UNKNOWN))?;
+        Ok(ack.set_var(CONTINENT, continent.code.unwrap_or(UNKNOWN))?)
+    }))
+}
+
+/// The arguments, as spoe.conf has them.
+fn takes(route: Router) -> Router {
+    route.args::<Locate>().declares(["ip=src"])
 }
 
 fn look_up(database: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Record<'_>, MaxMindDbError> {

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use spop_proto::{Endpoint, Scope};
 
 use crate::command_line;
+use crate::tell::{INSTEAD, Tell};
 
 /// What a wrong command line ends with.
 const USAGE: i32 = 2;
@@ -61,41 +61,29 @@ pub(crate) struct Args {
     pub(crate) metrics: Option<SocketAddr>,
 
     /// Read the list, say what is in it, and exit: 0 if it can be used, 1 if not.
-    #[arg(long, requires = "list")]
+    #[arg(long, help_heading = INSTEAD, requires = "list", conflicts_with_all = ["describe", "print_haproxy_config"])]
     pub(crate) check: bool,
 
-    /// Print a haproxy.cfg and a spoe.conf for this agent, or write them into DIR, and exit.
-    ///
-    /// They are made from what the agent declares, from --listen and from --scope, and are a start:
-    /// one frontend, one rule.
-    #[arg(
-        long,
-        value_name = "DIR",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "-",
-        conflicts_with_all = ["check", "demo"]
-    )]
-    pub(crate) print_haproxy_config: Option<PathBuf>,
-
-    /// With --print-haproxy-config: HAProxy's version; what 2.6 takes, later ones take too.
-    #[arg(long, value_name = "VERSION", default_value = "2.6", requires = "print_haproxy_config")]
-    pub(crate) haproxy: HaproxyVersion,
-
-    /// Print the messages and arguments that this agent takes, for `spop-lint --expect`, and exit.
-    #[arg(long, conflicts_with_all = ["check", "demo", "print_haproxy_config"])]
-    pub(crate) describe: bool,
+    #[command(flatten)]
+    pub(crate) tell: Tell,
 
     /// Show the agent at work in front of HAProxy, and exit.
     ///
     /// Starts the agent and the `haproxy` found in $HAPROXY or on the PATH, both on free ports of
     /// 127.0.0.1, with the configuration of this example; without one its part is played by
     /// spop-proto. Exit status 0 if every request went as it should.
-    #[arg(long, conflicts_with_all = ["listen", "list", "scope", "runtime", "workers", "metrics", "check"])]
+    #[arg(
+        long,
+        help_heading = INSTEAD,
+        conflicts_with_all = [
+            "listen", "list", "scope", "runtime", "workers", "metrics", "check", "describe",
+            "print_haproxy_config"
+        ]
+    )]
     pub(crate) demo: bool,
 
     /// With --demo: leave HAProxy and the agent running until Ctrl-C.
-    #[arg(long, requires = "demo")]
+    #[arg(long, help_heading = INSTEAD, requires = "demo")]
     pub(crate) keep: bool,
 }
 
@@ -114,36 +102,6 @@ impl Args {
             return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
         }
         Ok(self)
-    }
-}
-
-/// HAProxy's version, as far as its configuration goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HaproxyVersion {
-    major: u32,
-    minor: u32,
-}
-
-impl HaproxyVersion {
-    /// Whether connections to agents are multiplexed: `mode spop`, and no timeouts of their own.
-    pub(crate) fn multiplexed(self) -> bool {
-        (self.major, self.minor) >= (3, 1)
-    }
-}
-
-impl FromStr for HaproxyVersion {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut numbers = text.split('.').map(str::parse);
-        let version = match (numbers.next(), numbers.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) => Self { major, minor },
-            _ => return Err("write it as 2.6 or 3.2"),
-        };
-        if (version.major, version.minor) < (2, 6) {
-            return Err("2.6 is the first that this is tested with");
-        }
-        Ok(version)
     }
 }
 
@@ -288,22 +246,10 @@ mod tests {
     }
 
     #[test]
-    fn haproxy_configurations() {
-        let args = parse(&["--print-haproxy-config"]).unwrap();
-        assert_eq!(args.print_haproxy_config.unwrap().as_os_str(), "-");
-        assert!(!args.haproxy.multiplexed());
-        let args = parse(&["--print-haproxy-config=/tmp", "--haproxy", "3.2.26"]).unwrap();
-        assert_eq!(args.print_haproxy_config.unwrap().as_os_str(), "/tmp");
-        assert!(args.haproxy.multiplexed());
-        assert!(parse(&["--print-haproxy-config", "--haproxy", "2.4"]).is_err());
-        assert!(parse(&["--print-haproxy-config", "--haproxy", "new"]).is_err());
-        assert!(parse(&["--haproxy", "3.2"]).is_err());
-        assert!(parse(&["--print-haproxy-config", "--demo"]).is_err());
-    }
-
-    #[test]
     fn nonsense_is_refused() {
         assert!(parse(&["--check"]).unwrap_err().contains("--list"));
+        assert!(parse(&["--check", "--list", "x", "--describe"]).is_err());
+        assert!(parse(&["--print-haproxy-config", "--demo"]).is_err());
         assert!(parse(&["--keep"]).unwrap_err().contains("--demo"));
         assert!(parse(&["--demo", "--list", "x"]).unwrap_err().contains("cannot be used with"));
         assert!(parse(&["--listen", "12345"]).is_err());

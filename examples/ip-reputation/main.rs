@@ -3,12 +3,11 @@
 //! Read it in this order: [`reputation`] is the agent, [`list`] what it knows, this file how it
 //! lives (start, reload, stop), [`runtime`] who runs it, [`handed_over`] how systemd starts it and
 //! [`service_manager`] what systemd is told, [`metrics`] what it counts, [`demo`] shows it at work in
-//! front of HAProxy, [`configuration`] writes HAProxy's side from what the agent declares.
+//! front of HAProxy, [`tell`] writes HAProxy's side from what the agent declares.
 
 mod args;
 #[path = "../shared/command_line.rs"]
 mod command_line;
-mod configuration;
 mod demo;
 mod handed_over;
 mod list;
@@ -17,6 +16,8 @@ mod reputation;
 mod runtime;
 mod service_manager;
 mod signals;
+#[path = "../shared/tell/mod.rs"]
+mod tell;
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -24,30 +25,27 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use spop_proto::Scope;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Args, Runtime};
-use crate::configuration::{Configuration, Site};
 use crate::list::List;
 use crate::metrics::Metrics;
 use crate::reputation::{IP_SCORE, Reputation, router};
 use crate::runtime::Process;
 use crate::service_manager::ServiceManager;
 use crate::signals::Signals;
+use crate::tell::Site;
 
 fn main() -> ExitCode {
     let args = Args::from_command_line();
     log_to_stderr(if args.demo { LevelFilter::ERROR } else { LevelFilter::INFO });
     let result = match &args {
         Args { demo: true, keep, .. } => show(*keep),
-        Args { print_haproxy_config: Some(folder), .. } => print_haproxy_config(folder, &args),
         Args { check: true, list: Some(list), .. } => check(list),
-        Args { describe: true, .. } => {
-            print!("{}", router(Arc::new(Reputation::default())).description());
-            Ok(())
-        }
+        _ if args.tell.is_asked() => tell_of_itself(&args),
         _ => serve(args),
     };
     match result {
@@ -78,23 +76,17 @@ fn check(path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// To stdout, or two files in a folder.
-fn print_haproxy_config(folder: &Path, args: &Args) -> Result<(), Box<dyn Error>> {
-    let router = router(Arc::new(Reputation::default()));
-    let site = Site {
-        engine: "iprep",
-        agent: &args.listen,
-        scope: args.scope.into(),
-        variable: IP_SCORE,
-        multiplexed: args.haproxy.multiplexed(),
-    };
-    let configuration = Configuration::of(&router, &site);
-    if folder == Path::new("-") {
-        print!("{}\n{}", configuration.haproxy, configuration.spoe);
-    } else {
-        configuration.write(folder)?;
-    }
-    Ok(())
+/// What the agent takes, or HAProxy's side of it.
+fn tell_of_itself(args: &Args) -> Result<(), Box<dyn Error>> {
+    const ENGINE: &str = "iprep";
+    let variable = format!("var({}.{ENGINE}.{IP_SCORE})", Scope::from(args.scope));
+    let rules = [
+        "# Nothing passes without a verdict; put your rules behind this one.",
+        &format!("http-request deny deny_status 503 unless {{ {variable} -m found }}"),
+    ];
+    let passes = format!("{IP_SCORE} %[{variable}]");
+    let site = Site { engine: ENGINE, rules: &rules, passes: &passes };
+    Ok(args.tell.answer(&router(Arc::new(Reputation::default())), &site, &args.listen)?)
 }
 
 fn serve(args: Args) -> Result<(), Box<dyn Error>> {

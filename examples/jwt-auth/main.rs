@@ -20,6 +20,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use spop_tokio::{Action, Agent, ConfigError, Router, Scope, Var};
 
+/// The `spoe-message`.
+const MESSAGE: &str = "check-token";
 /// BOOL: the verdict. No rule may pass a request for which it is not true.
 const ALLOWED: Var<'_> = Var::transaction("allowed");
 /// STR: the subject of the token; only where the verdict is true.
@@ -27,12 +29,25 @@ const USER: Var<'_> = Var::transaction("user");
 /// STR: why not; only where the verdict is false.
 const REASON: Var<'_> = Var::transaction("reason");
 
+const SITE: serve::Site<'_> = serve::Site {
+    engine: "jwt",
+    rules: &[
+        "# The agent sees one header, the server might take the other.",
+        "http-request deny deny_status 400 if { req.fhdr_cnt(authorization) gt 1 }",
+        "# No verdict, and none that is good.",
+        "http-request deny deny_status 503 unless { var(txn.jwt.allowed) -m found }",
+        "http-request deny deny_status 401 unless { var(txn.jwt.allowed) -m bool }",
+        "http-request set-header x-user %[var(txn.jwt.user)]",
+    ],
+    passes: "hello %[req.hdr(x-user)]",
+};
+
 /// Check the bearer tokens (JWT) of HAProxy's clients: an SPOE agent.
 #[derive(Debug, Parser)]
 #[command(name = "jwt-auth", version, max_term_width = 100, after_help = serve::AFTER_HELP)]
 pub(crate) struct Args {
     #[command(flatten)]
-    listen: serve::Listen,
+    options: serve::Options,
 
     /// What tokens are signed with. A token that names another algorithm is refused.
     #[arg(long, value_name = "ALGORITHM", value_enum, default_value_t = Kind::Hs256)]
@@ -69,14 +84,20 @@ enum Kind {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = serve::parse(&SITE, MESSAGE, takes);
     serve::run("jwt-auth", async {
         let key = fs::read(&args.key)
             .map_err(Into::into)
             .and_then(|bytes| parse_key(args.algorithm, &bytes))
             .map_err(|error| format!("--key {}: {error}", args.key.display()))?;
+        if args.options.check {
+            let algorithm = args.algorithm.to_possible_value();
+            let algorithm = algorithm.as_ref().map_or("?", |word| word.get_name());
+            println!("{}: a key for {algorithm}", args.key.display());
+            return Ok(());
+        }
         let auth = Auth::new(args.algorithm, key, args.issuer, args.audience, args.leeway);
-        args.listen.serve(Agent::new(router(auth)?)).await?;
+        args.options.serve(Agent::new(router(auth)?)).await?;
         Ok(())
     })
 }
@@ -192,27 +213,30 @@ struct Check<'a> {
 }
 
 fn router(auth: Auth) -> Result<Router, ConfigError> {
-    Router::new()
-        .on("check-token", move |message, ack| {
-            let check: Check<'_> = message.deserialize()?;
-            match auth.user(check.authorization) {
-                Ok(user) => {
-                    ack.set_var(USER, user.as_str())?;
-                    ack.set_var(ALLOWED, true)?;
-                }
-                Err(refused) => {
-                    ack.set_var(REASON, refused.to_string().as_str())?;
-                    ack.set_var(ALLOWED, false)?;
-                }
+    takes(Router::new().on(MESSAGE, move |message, ack| {
+        let check: Check<'_> = message.deserialize()?;
+        match auth.user(check.authorization) {
+            Ok(user) => {
+                ack.set_var(USER, user.as_str())?;
+                ack.set_var(ALLOWED, true)?;
             }
-            Ok(())
-        })
-        .args::<Check<'_>>()
-        // A header that is not text, or a handler that failed.
-        .fallback([
-            Action::set(Scope::Transaction, REASON.name(), "not checked"),
-            Action::set(Scope::Transaction, ALLOWED.name(), false),
-        ])
+            Err(refused) => {
+                ack.set_var(REASON, refused.to_string().as_str())?;
+                ack.set_var(ALLOWED, false)?;
+            }
+        }
+        Ok(())
+    }))
+    // A header that is not text, or a handler that failed.
+    .fallback([
+        Action::set(Scope::Transaction, REASON.name(), "not checked"),
+        Action::set(Scope::Transaction, ALLOWED.name(), false),
+    ])
+}
+
+/// The arguments, as spoe.conf has them.
+fn takes(route: Router) -> Router {
+    route.args::<Check<'_>>().declares(["authorization=req.fhdr(authorization)"])
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::warn;
 
+/// The `spoe-message`.
+const MESSAGE: &str = "mirror";
 /// Headers that belong to a connection, or to the body as it was sent: lower case.
 const NOT_COPIED: [&str; 8] = [
     "connection",
@@ -32,12 +34,15 @@ const NOT_COPIED: [&str; 8] = [
     "upgrade",
 ];
 
+/// No rule looks at a variable: there is none.
+const SITE: serve::Site<'_> = serve::Site { engine: "mirror", rules: &[], passes: "served" };
+
 /// Send a copy of each of HAProxy's requests to another server: an SPOE agent.
 #[derive(Debug, Parser)]
 #[command(name = "mirror", version, max_term_width = 100, after_help = serve::AFTER_HELP)]
 struct Args {
     #[command(flatten)]
-    listen: serve::Listen,
+    options: serve::Options,
 
     /// The server for the copies, which speaks HTTP/1.1 without TLS. What it answers is not looked at.
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -57,12 +62,17 @@ struct Args {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let Args { listen, to, queue, parallel, timeout } = Args::parse();
+    let Args { options, to, queue, parallel, timeout } = serve::parse(&SITE, MESSAGE, takes);
     serve::run("mirror", async move {
-        let (queue, copies) = mpsc::channel(queue.max(1));
         let sender = Sender { to: to.into(), timeout: Duration::from_secs(timeout) };
+        if options.check {
+            sender.reach().await.map_err(|error| format!("--to {}: {error}", sender.to))?;
+            println!("{}: takes connections", sender.to);
+            return Ok(());
+        }
+        let (queue, copies) = mpsc::channel(queue.max(1));
         tokio::spawn(sender.run(copies, parallel.max(1)));
-        listen.serve(Agent::new(router(queue))).await?;
+        options.serve(Agent::new(router(queue))).await?;
         Ok(())
     })
 }
@@ -82,19 +92,29 @@ struct Request<'a> {
 
 /// Sets nothing and never fails a request: rules have nothing to look at.
 fn router(queue: mpsc::Sender<Vec<u8>>) -> Router {
-    Router::new()
-        .on("mirror", move |message, _| {
-            let request: Request<'_> = message.deserialize()?;
-            let Some(copy) = request.copy() else {
-                warn!(size = request.size, "no copy: it is not sure that this was the whole body");
-                return Ok(());
-            };
-            if queue.try_send(copy).is_err() {
-                warn!("no copy: too many wait");
-            }
-            Ok(())
-        })
-        .args::<Request<'_>>()
+    takes(Router::new().on(MESSAGE, move |message, _| {
+        let request: Request<'_> = message.deserialize()?;
+        let Some(copy) = request.copy() else {
+            warn!(size = request.size, "no copy: it is not sure that this was the whole body");
+            return Ok(());
+        };
+        if queue.try_send(copy).is_err() {
+            warn!("no copy: too many wait");
+        }
+        Ok(())
+    }))
+}
+
+/// The arguments, as spoe.conf has them.
+fn takes(route: Router) -> Router {
+    route.args::<Request<'_>>().declares([
+        "method=method",
+        "url=pathq",
+        "headers=req.hdrs",
+        "body=req.body",
+        "size=req.body_size",
+        "length=req.hdr(content-length)",
+    ])
 }
 
 impl Request<'_> {
@@ -144,6 +164,12 @@ impl Sender {
                 drop(permit);
             });
         }
+    }
+
+    /// Whether the server is there.
+    async fn reach(&self) -> io::Result<()> {
+        timeout(self.timeout, TcpStream::connect(&*self.to)).await??;
+        Ok(())
     }
 
     /// Reads the answer, too: a server that is hung up on may not do what it was asked.

@@ -29,12 +29,21 @@ const LIMITED: Var<'_> = Var::transaction("limited");
 /// How many requests the client has made in its window, this one included.
 const COUNT: Var<'_> = Var::transaction("count");
 
+const SITE: serve::Site<'_> = serve::Site {
+    engine: "rate",
+    rules: &[
+        "# Without a count requests pass.",
+        "http-request deny deny_status 429 if { var(txn.rate.limited) -m bool }",
+    ],
+    passes: "request %[var(txn.rate.count)]",
+};
+
 /// Count the requests of HAProxy's clients against a limit: an SPOE agent.
 #[derive(Debug, Parser)]
 #[command(name = "rate-limit", version, max_term_width = 100, after_help = serve::AFTER_HELP)]
 struct Args {
     #[command(flatten)]
-    listen: serve::Listen,
+    options: serve::Options,
 
     /// How many requests a client may make in a window.
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -54,7 +63,7 @@ struct Args {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let Args { listen, limit, window, redis, timeout } = Args::parse();
+    let Args { options, limit, window, redis, timeout } = serve::parse(&SITE, MESSAGE, takes);
     let (window, timeout) = (Duration::from_secs(window.into()), Duration::from_millis(timeout));
     serve::run("rate-limit", async move {
         let store = match &redis {
@@ -64,7 +73,11 @@ pub(crate) fn main() -> ExitCode {
                 Store::redis(url, window, timeout).map_err(|error| format!("--redis: {error}"))?
             }
         };
-        listen.serve(Agent::with(router(store, limit))).await?;
+        if options.check {
+            println!("{}", store.reach().await.map_err(|error| format!("--redis: {error}"))?);
+            return Ok(());
+        }
+        options.serve(Agent::with(router(store, limit))).await?;
         Ok(())
     })
 }
@@ -88,7 +101,12 @@ fn router(store: Store, limit: u64) -> Router<Mixed> {
             Ok(x)
         }
     };
-    Router::new().concurrent(MESSAGE, count).args::<Count>()
+    takes(Router::new().concurrent(MESSAGE, count))
+}
+
+/// The arguments, as spoe.conf has them.
+fn takes<M>(route: Router<M>) -> Router<M> {
+    route.args::<Count>().declares(["ip=src,ipmask(32,64)"])
 }
 
 /// Where the counts are.
@@ -116,6 +134,17 @@ impl Store {
         let connection =
             ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)?;
         Ok(Self::Redis { connection, script: redis::Script::new(SCRIPT), window, timeout })
+    }
+
+    /// Asks it for nothing. What it is, if it answers in time.
+    async fn reach(&self) -> Result<&'static str, Box<dyn Error>> {
+        let Self::Redis { connection, timeout: most, .. } = self else {
+            return Ok("no --redis: this agent counts in its own memory");
+        };
+        let (ping, mut connection) = (redis::cmd("PING"), connection.clone());
+        let pong = timeout(*most, ping.query_async(&mut connection)).await;
+        let () = pong.map_err(|_| format!("no answer within {most:?}"))??;
+        Ok("--redis: it answers")
     }
 
     /// Counts a request, and tells how many there are.

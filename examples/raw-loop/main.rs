@@ -3,31 +3,46 @@
 //! It tells HAProxy which requests ask for hidden files. See README.md beside it; `serve` is the loop,
 //! [`Connection::turn`] what a connection does when it is its turn.
 
+#[path = "../shared/basics.rs"]
+mod basics;
+mod socket;
+
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mio::event::Source;
-use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde::Deserialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use spop_proto::server::{AcceptBackoff, LogLimiter, Seats};
 use spop_proto::{
-    Action, AgentConfig, AgentConnection, ConfigError, Event, Peer, Router, Scope, Service, Var,
-    answer_inline,
+    Action, AgentConfig, AgentConnection, ConfigError, Endpoint, Event, Router, Scope, Service,
+    Var, answer_inline,
 };
 
+use self::socket::{Listener, Stream};
+
+/// The `spoe-message`.
+const MESSAGE: &str = "check-path";
 const HIDDEN: Var<'_> = Var::transaction("hidden");
 const LISTENER: Token = Token(usize::MAX);
 const STOP: Token = Token(usize::MAX - 1);
 /// How often a connection reads in a turn: one that always has more to say lets the others have theirs.
 const READS: usize = 8;
+
+const SITE: basics::Site<'_> = basics::Site {
+    engine: "raw",
+    rules: &[
+        "# No verdict, whatever the reason: nothing passes.",
+        "http-request deny deny_status 503 unless { var(txn.raw.hidden) -m found }",
+        "http-request deny deny_status 404 if { var(txn.raw.hidden) -m bool }",
+    ],
+    passes: "served",
+};
 
 /// Tell HAProxy which requests ask for hidden files: an SPOE agent without a runtime.
 #[derive(Debug, Parser)]
@@ -35,20 +50,24 @@ const READS: usize = 8;
     name = "raw-loop",
     version,
     max_term_width = 100,
-    after_help = "Exit status: 0 after SIGTERM or Ctrl-C, 1 if it cannot start, 2 if the command line is wrong."
+    after_help = "\
+Exit status:
+  0  after SIGTERM or Ctrl-C, or what was asked for is printed
+  1  it cannot start
+  2  wrong usage"
 )]
 struct Args {
-    /// Where HAProxy finds the agent: ADDRESS:PORT.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12345")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    basics: basics::Basics,
 }
 
 pub(crate) fn main() -> ExitCode {
-    let args = Args::parse();
-    match router().map_err(io::Error::other).and_then(|router| serve(args.listen, &router)) {
+    let args: Args = basics::parse(&SITE, MESSAGE, takes);
+    let listen = &args.basics.listen;
+    match router().map_err(io::Error::other).and_then(|router| serve(listen, &router)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("raw-loop: {}: {error}", args.listen);
+            eprintln!("raw-loop: {listen}: {error}");
             ExitCode::FAILURE
         }
     }
@@ -62,26 +81,30 @@ struct Check<'a> {
 
 /// What the agent answers; it would be the same under any adapter.
 fn router() -> Result<Router, ConfigError> {
-    Router::new()
-        .on("check-path", |message, ack| {
-            let Check { path } = message.deserialize()?;
-            let hidden = path.split(|byte| *byte == b'/').any(|name| name.starts_with(b"."));
-            Ok(ack.set_var(HIDDEN, hidden)?)
-        })
-        .args::<Check<'_>>()
+    let router = Router::new().on(MESSAGE, |message, ack| {
+        let Check { path } = message.deserialize()?;
+        let hidden = path.split(|byte| *byte == b'/').any(|name| name.starts_with(b"."));
+        Ok(ack.set_var(HIDDEN, hidden)?)
+    });
+    takes(router)
         // What could not be looked at is not served either.
         .fallback([Action::set(Scope::Transaction, HIDDEN.name(), true)])
 }
 
+/// The arguments, as spoe.conf has them.
+fn takes(route: Router) -> Router {
+    route.args::<Check<'_>>().declares(["path=path,url_dec"])
+}
+
 /// Accepts and serves until SIGTERM or Ctrl-C, then until every answer owed is sent.
-fn serve(listen: SocketAddr, service: &impl Service) -> io::Result<()> {
+fn serve(listen: &Endpoint, service: &impl Service) -> io::Result<()> {
     let config = AgentConfig::new();
     let seats = Seats::new(config.current_limits());
     let mut poll = Poll::new()?;
     stop_on_signal(Waker::new(poll.registry(), STOP)?)?;
-    let mut listener = TcpListener::bind(listen)?;
+    let mut listener = Listener::bind(listen)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    eprintln!("agent listening listen={}", listener.local_addr()?);
+    eprintln!("agent listening listen={}", listener.address()?);
 
     let mut accepting = Some((listener, AcceptBackoff::new()));
     let mut connections: HashMap<Token, Connection> = HashMap::new();
@@ -114,12 +137,10 @@ fn serve(listen: SocketAddr, service: &impl Service) -> io::Result<()> {
                     let Some(admission) = seats.admit(connections.len()) else { continue };
                     let both = Interest::READABLE | Interest::WRITABLE;
                     // What fails here is this one connection, gone already.
-                    if stream.set_nodelay(true).is_err()
-                        || stream.register(poll.registry(), Token(next), both).is_err()
-                    {
+                    if stream.register(poll.registry(), Token(next), both).is_err() {
                         continue;
                     }
-                    let agent = admission.connection(config.clone(), Peer::Tcp(peer), now);
+                    let agent = admission.connection(config.clone(), peer, now);
                     let (readable, writable) = (false, true);
                     connections
                         .insert(Token(next), Connection { stream, agent, readable, writable });
@@ -163,7 +184,7 @@ fn stop_on_signal(waker: Waker) -> io::Result<()> {
 
 /// A socket and its state machine.
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     agent: AgentConnection,
     readable: bool,
     writable: bool,

@@ -1,5 +1,8 @@
-//! What the agents of the gallery have in common beside their handlers: where they listen, where they
-//! log, how they end.
+//! What the agents of the gallery have in common beside their handlers: their options, where they log,
+//! how they end.
+
+#[path = "basics.rs"]
+mod basics;
 
 use std::error::Error;
 use std::future::Future;
@@ -8,11 +11,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use spop_proto::{Dispatch, Endpoint};
+use spop_proto::Dispatch;
 use spop_tokio::Agent;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+pub(crate) use self::basics::{Site, parse};
 
 /// How long health checks fail before the agent leaves: more than `inter` times `fall` of the `server`
 /// line in haproxy.cfg, so that HAProxy has gone elsewhere by then.
@@ -20,18 +25,25 @@ const LAME_DUCK: Duration = Duration::from_secs(3);
 
 /// For the end of `--help`.
 pub(crate) const AFTER_HELP: &str = "\
-Exit status: 0 after SIGTERM or Ctrl-C, 1 if it cannot start, 2 if the command line is wrong.
+Exit status:
+  0  after SIGTERM or Ctrl-C, or what was asked for is printed
+  1  it cannot start, or with --check could not
+  2  wrong usage
+
 RUST_LOG says what to log, to stderr: error, warn, info (default), debug, trace.";
 
-/// The option that all of them have.
+/// The options that all of them have.
 #[derive(Debug, Args)]
-pub(crate) struct Listen {
-    /// Where HAProxy finds the agent: ADDRESS:PORT, or unix:PATH for a Unix socket.
-    #[arg(long, value_name = "ENDPOINT", default_value = "127.0.0.1:12345")]
-    listen: Endpoint,
+pub(crate) struct Options {
+    #[command(flatten)]
+    basics: basics::Basics,
+
+    /// Read what the options name, say what is there, and exit: 0 if it can be used, 1 if not.
+    #[arg(long, help_heading = basics::tell::INSTEAD, conflicts_with_all = ["describe", "print_haproxy_config"])]
+    pub(crate) check: bool,
 }
 
-impl Listen {
+impl Options {
     /// Serves until SIGTERM or Ctrl-C, then drains.
     pub(crate) async fn serve<D: Dispatch>(self, agent: Agent<D>) -> io::Result<()> {
         // First, so that a signal that comes early finds its handler.
@@ -43,7 +55,7 @@ impl Listen {
                 _ = int.recv() => {}
             }
         };
-        agent.lame_duck(LAME_DUCK).bind(self.listen).await?.run_until(stop).await;
+        agent.lame_duck(LAME_DUCK).bind(self.basics.listen).await?.run_until(stop).await;
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Sockets of both kinds.
 
 use std::io::{self, ErrorKind};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -42,17 +42,15 @@ impl Listener {
         }
     }
 
-    /// The next connection, and whose it is.
-    pub(crate) fn accept(&self) -> io::Result<(Socket, String)> {
+    /// The next connection, and from where; Unix sockets have no such address.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
                 stream.set_nodelay(true)?;
-                Ok((stream.into(), peer.to_string()))
+                Ok((stream.into(), Some(peer)))
             }
-            Self::Unix(listener, endpoint) => {
-                Ok((listener.accept()?.0.into(), format!("a client of {endpoint}")))
-            }
+            Self::Unix(listener, _) => Ok((listener.accept()?.0.into(), None)),
         }
     }
 }
@@ -67,8 +65,8 @@ fn remove_if_dead(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects with the agent.
-pub(crate) fn connect(target: &Endpoint) -> io::Result<Socket> {
+/// Connects with the agent; and which of its addresses that was. (Once it is reset a socket does not know.)
+pub(crate) fn connect(target: &Endpoint) -> io::Result<(Socket, Option<SocketAddr>)> {
     match target {
         Endpoint::Tcp(address) => {
             let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
@@ -76,14 +74,14 @@ pub(crate) fn connect(target: &Endpoint) -> io::Result<Socket> {
                 match TcpStream::connect_timeout(&address, CONNECT) {
                     Ok(stream) => {
                         stream.set_nodelay(true)?;
-                        return Ok(stream.into());
+                        return Ok((stream.into(), Some(address)));
                     }
                     Err(error) => last = error,
                 }
             }
             Err(last)
         }
-        Endpoint::Unix(path) => UnixStream::connect(path).map(Socket::from),
+        Endpoint::Unix(path) => UnixStream::connect(path).map(|stream| (stream.into(), None)),
         _ => Err(unsupported("cannot connect there")),
     }
 }

@@ -1,13 +1,11 @@
 //! A connection: what comes from one side goes to the other as it is.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +13,8 @@ use socket2::Socket;
 use spop_proto::Endpoint;
 
 use crate::endpoint::{self, Listener};
+use crate::keep::{Keep, Kept};
+use crate::segments;
 use crate::show::Side;
 use crate::watch::{Event, PIECE, Reporter};
 
@@ -23,7 +23,7 @@ use crate::watch::{Event, PIECE, Reporter};
 pub(crate) struct Tap {
     pub(crate) target: Endpoint,
     /// Where what passes is kept.
-    pub(crate) write: Option<PathBuf>,
+    pub(crate) keep: Keep,
     /// Connections at a time.
     pub(crate) most: NonZeroUsize,
     pub(crate) events: SyncSender<Event>,
@@ -38,7 +38,7 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(crate) fn accept(listener: &Listener, tap: &Arc<Tap>) {
     let open = Arc::<AtomicUsize>::default();
     for number in 1.. {
-        let (haproxy, peer) = loop {
+        let (haproxy, from) = loop {
             match listener.accept() {
                 Ok(accepted) => break accepted,
                 Err(error) => {
@@ -55,8 +55,12 @@ pub(crate) fn accept(listener: &Listener, tap: &Arc<Tap>) {
         }
         let guard = Open::count(&open);
         let shared = Arc::clone(tap);
+        let peer = from.map_or_else(
+            || format!("a client of {}", listener.address()),
+            |address| address.to_string(),
+        );
         let started = thread::Builder::new().spawn(move || {
-            connection(number, haproxy, peer, &shared);
+            connection(number, haproxy, from, peer, &shared);
             drop(guard);
         });
         if let Err(error) = started {
@@ -81,10 +85,11 @@ impl Drop for Open {
     }
 }
 
-fn connection(number: u64, haproxy: Socket, peer: String, tap: &Tap) {
+fn connection(number: u64, haproxy: Socket, from: Option<SocketAddr>, peer: String, tap: &Tap) {
+    let who = format!("{peer} -> {}", tap.target);
     let _ = tap.events.try_send(Event::Opened { number, peer });
-    let agent = match endpoint::connect(&tap.target) {
-        Ok(agent) => agent,
+    let (agent, to) = match endpoint::connect(&tap.target) {
+        Ok(connected) => connected,
         Err(error) => {
             reset(&haproxy);
             drop(haproxy);
@@ -93,13 +98,20 @@ fn connection(number: u64, haproxy: Socket, peer: String, tap: &Tap) {
             return;
         }
     };
+    let mut untold = Vec::new();
+    let trouble = |what| {
+        if let Err(TrySendError::Full(event)) = tap.events.try_send(Event::Trouble(what)) {
+            untold.push(event);
+        }
+    };
+    let kept = tap.keep.connection(number, &who, [from, to], trouble);
     let broken = AtomicBool::new(false);
     let one = |side, from, to| Direction {
-        number,
+        side,
         from,
         to,
         broken: &broken,
-        file: tap.write.as_deref().and_then(|prefix| create(prefix, number, side, &tap.events)),
+        kept: Some(&kept),
         reporter: Reporter::new(number, side, tap.events.clone(), Arc::clone(&tap.lost)),
         error: None,
     };
@@ -118,29 +130,44 @@ fn connection(number: u64, haproxy: Socket, peer: String, tap: &Tap) {
     // Closed first, reported then: whoever shows it may be slow.
     drop((haproxy, agent));
     let closed = match ended {
-        Ok(((lost, error), (lost_back, error_back))) => {
-            Event::Closed { number, lost: [lost, lost_back], error: error.or(error_back) }
+        Ok((there, back)) => {
+            untold.extend([there.untold, back.untold].into_iter().flatten().map(Event::Trouble));
+            let lost = [there.lost, back.lost];
+            Event::Closed { number, lost, error: there.error.or(back.error) }
         }
         Err(error) => Event::Closed { number, lost: [0, 0], error: Some(error) },
     };
-    let _ = tap.events.send(closed);
+    for event in untold.into_iter().chain([closed]) {
+        let _ = tap.events.send(event);
+    }
+}
+
+/// What is left to say of a direction that is over.
+struct Ended {
+    /// Bytes that could not be shown, the last ones.
+    lost: u64,
+    /// Something went wrong beside it, and could not be told yet.
+    untold: Option<String>,
+    /// What broke it off.
+    error: Option<String>,
 }
 
 /// One way.
 struct Direction<'s> {
-    number: u64,
+    side: Side,
     from: &'s Socket,
     to: &'s Socket,
     /// The connection was broken off, in whatever direction it was noticed.
     broken: &'s AtomicBool,
-    file: Option<File>,
+    /// `None` once that has failed.
+    kept: Option<&'s Kept<'s>>,
     reporter: Reporter,
     error: Option<String>,
 }
 
 impl Direction<'_> {
-    /// Until its end; how many bytes could not be shown, and what broke it off.
-    fn run(mut self) -> (u64, Option<String>) {
+    /// Until its end.
+    fn run(mut self) -> Ended {
         let mut buffer = vec![0; PIECE];
         loop {
             let mut from = self.from;
@@ -148,7 +175,7 @@ impl Direction<'_> {
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    self.break_off(&error);
+                    self.break_off(&error, self.side);
                     break;
                 }
             };
@@ -156,28 +183,31 @@ impl Direction<'_> {
             if bytes.is_empty() {
                 // The other direction may go on.
                 if !self.broken.load(Ordering::Relaxed) {
+                    self.keep(|kept, side| kept.end(side));
                     let _ = self.to.shutdown(Shutdown::Write);
                 }
                 break;
             }
             let mut to = self.to;
             // Told first, so that an answer never stands in front of its question.
-            self.keep(bytes);
+            self.keep(|kept, side| kept.bytes(side, bytes));
             self.reporter.passes(bytes);
             if let Err(error) = to.write_all(bytes) {
-                self.break_off(&error);
+                self.break_off(&error, segments::other(self.side));
                 break;
             }
         }
-        (self.reporter.lost(), self.error)
+        let (lost, untold) = self.reporter.end();
+        Ended { lost, untold, error: self.error }
     }
 
     /// A reset on one side is a reset on the other. `Shutdown::Read` sends nothing, and wakes the other
     /// direction from its read.
-    fn break_off(&mut self, error: &io::Error) {
+    fn break_off(&mut self, error: &io::Error, by: Side) {
         if self.broken.swap(true, Ordering::Relaxed) {
             return;
         }
+        self.keep(|kept, _| kept.reset(by));
         self.error = Some(error.to_string());
         for socket in [self.from, self.to] {
             reset(socket);
@@ -185,13 +215,12 @@ impl Direction<'_> {
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.write_all(bytes)
+    fn keep(&mut self, what: impl FnOnce(&Kept<'_>, Side) -> io::Result<()>) {
+        if let Some(kept) = self.kept
+            && let Err(error) = what(kept, self.side)
         {
-            self.file = None;
-            let what = format!("#{} is no longer written: {error}", self.number);
-            self.reporter.trouble(what);
+            self.kept = None;
+            self.reporter.trouble(error.to_string());
         }
     }
 }
@@ -199,15 +228,4 @@ impl Direction<'_> {
 /// Closing will be a reset, where there is such a thing.
 fn reset(socket: &Socket) {
     let _ = socket.set_linger(Some(Duration::ZERO));
-}
-
-fn create(prefix: &Path, number: u64, side: Side, events: &SyncSender<Event>) -> Option<File> {
-    let mut name = prefix.as_os_str().to_owned();
-    name.push(format!(".{number}.{}", side.name()));
-    File::create(&name)
-        .map_err(|error| {
-            let what = format!("{}: {error}", Path::new(&name).display());
-            let _ = events.try_send(Event::Trouble(what));
-        })
-        .ok()
 }

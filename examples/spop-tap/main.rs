@@ -2,6 +2,7 @@
 //!
 //! - `endpoint`: sockets to listen on and to connect with
 //! - `forward`: a connection, two threads, each for a direction
+//! - `keep`: what was passed on, in files; `segments` and `pcapng` make a capture of it
 //! - `watch`: what was passed on, on its way to the screen
 //! - `show`: frames, what is wrong with them, and how they are printed; shared with `spop-dump`
 
@@ -10,6 +11,9 @@ mod args;
 mod command_line;
 mod endpoint;
 mod forward;
+mod keep;
+mod pcapng;
+mod segments;
 #[path = "../spop-dump/show/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "spop-dump uses the rest")]
 mod show;
@@ -27,6 +31,7 @@ use spop_proto::Endpoint;
 use crate::args::Args;
 use crate::endpoint::Listener;
 use crate::forward::Tap;
+use crate::keep::Keep;
 use crate::show::Printer;
 use crate::watch::Event;
 
@@ -55,14 +60,9 @@ fn run(args: Args) -> io::Result<bool> {
     let listener = Listener::bind(&listen)
         .map_err(|error| io::Error::new(error.kind(), format!("{listen}: {error}")))?;
     let mut printer = Printer::new(BufWriter::new(anstream::stdout().lock()), look);
-    if let Some(prefix) = &write {
-        let folder = prefix.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            let what = format!("{}: there is no such directory to write to", folder.display());
-            return Err(io::Error::new(io::ErrorKind::NotFound, what));
-        }
-    }
     let here = listener.address();
+    let keep = Keep::open(write, &format!("HAProxy -> {here} (spop-tap) -> {target}"));
+    let keep = keep.inspect_err(|_| remove(&listen))?;
     printer.event(None, &format!("listening on {here}, the agent is at {target}"))?;
     printer.flush()?;
 
@@ -75,13 +75,17 @@ fn run(args: Args) -> io::Result<bool> {
         }
     })?;
     let lost = Arc::default();
-    let tap = Tap { target, write, most: connections, events, lost: Arc::clone(&lost) };
+    let tap = Tap { target, keep, most: connections, events, lost: Arc::clone(&lost) };
     let tap = Arc::new(tap);
     thread::Builder::new().spawn(move || forward::accept(&listener, &tap))?;
     let all_right = watch::show(&arrived, &lost, &mut printer);
-    // The socket is a file, which nobody else will remove.
+    remove(&listen);
+    all_right
+}
+
+/// A Unix socket is a file, which nobody else will remove.
+fn remove(listen: &Endpoint) {
     if let Endpoint::Unix(path) = listen {
         let _ = std::fs::remove_file(path);
     }
-    all_right
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 use std::time::{Duration, SystemTime};
 
 use crate::show::{Conversation, Printer, Seen, Side};
@@ -45,6 +45,8 @@ pub(crate) struct Reporter {
     lost: u64,
     /// The same of all connections, since the start.
     all_lost: Arc<AtomicU64>,
+    /// What went wrong, where that could not be told.
+    untold: Option<String>,
 }
 
 impl Reporter {
@@ -54,7 +56,7 @@ impl Reporter {
         events: SyncSender<Event>,
         all_lost: Arc<AtomicU64>,
     ) -> Self {
-        Self { number, side, events, lost: 0, all_lost }
+        Self { number, side, events, lost: 0, all_lost, untold: None }
     }
 
     /// These bytes are about to be passed on.
@@ -71,14 +73,18 @@ impl Reporter {
         }
     }
 
-    /// Something went wrong beside it.
-    pub(crate) fn trouble(&self, what: String) {
-        let _ = self.events.try_send(Event::Trouble(what));
+    /// Something went wrong beside it: told now, or at the end.
+    pub(crate) fn trouble(&mut self, what: String) {
+        if let Err(TrySendError::Full(Event::Trouble(what))) =
+            self.events.try_send(Event::Trouble(what))
+        {
+            self.untold = Some(what);
+        }
     }
 
-    /// How many bytes, the last ones, were not told.
-    pub(crate) const fn lost(&self) -> u64 {
-        self.lost
+    /// How many bytes, the last ones, were not told, and what else.
+    pub(crate) fn end(self) -> (u64, Option<String>) {
+        (self.lost, self.untold)
     }
 }
 

@@ -9,6 +9,9 @@
     reason = "a test: a panic is its way to fail"
 )]
 
+#[path = "tap/capture.rs"]
+mod capture;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -32,12 +35,13 @@ struct Tap {
 
 impl Tap {
     fn start(listen: &str, target: &str, words: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_spop-tap"))
-            .args([listen, target])
-            .args(words)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let program = Command::new(env!("CARGO_BIN_EXE_spop-tap"));
+        Self::started_by(program, listen, target, words)
+    }
+
+    fn started_by(mut program: Command, listen: &str, target: &str, words: &[&str]) -> Self {
+        let mut child =
+            program.args([listen, target]).args(words).stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
@@ -78,35 +82,71 @@ impl Drop for Tap {
     }
 }
 
-/// HAProxy's part: one question on a connection that is then closed; the actions of the answer.
-fn ask(stream: &mut TcpStream) -> String {
-    let now = Instant::now();
-    let mut engine = EngineConnection::new(EngineConfig::new(Dialect::New), now);
-    let payload = NotifyPayload::new("check-client-ip")
-        .arg("ip", std::net::Ipv4Addr::LOCALHOST)
-        .arg("token", "swordfish");
-    let mut buffer = [0; 4096];
-    let mut answer = String::new();
-    let mut asked = false;
-    while answer.is_empty() {
+/// HAProxy's part.
+struct Client {
+    stream: TcpStream,
+    engine: EngineConnection,
+    greeted: bool,
+}
+
+impl Client {
+    /// Returns once the agent has answered to HELLO.
+    fn greet(stream: TcpStream) -> Self {
+        let engine = EngineConnection::new(EngineConfig::new(Dialect::New), Instant::now());
+        let mut client = Self { stream, engine, greeted: false };
+        while !client.greeted {
+            assert_eq!(client.turn(), None);
+        }
+        client
+    }
+
+    /// Asks; the actions of the answer.
+    fn ask(&mut self, token: &str) -> String {
+        let payload = NotifyPayload::new("check-client-ip")
+            .arg("ip", std::net::Ipv4Addr::LOCALHOST)
+            .arg("token", token);
+        self.engine.notify(payload.as_bytes().unwrap(), Instant::now()).unwrap();
+        loop {
+            if let Some(answer) = self.turn() {
+                return answer;
+            }
+        }
+    }
+
+    /// Writes what is to be written, and reads once; an answer, if that was one.
+    fn turn(&mut self) -> Option<String> {
+        let Self { stream, engine, greeted } = self;
         let bytes = engine.transmit().len();
         stream.write_all(engine.transmit()).unwrap();
         engine.transmitted(bytes);
+        let mut buffer = [0; 4096];
         let read = stream.read(&mut buffer).unwrap();
         assert_ne!(read, 0, "the agent has closed");
-        let mut input = &buffer[..read];
-        while let Some(event) = engine.receive(&mut input, now).unwrap() {
-            if let EngineEvent::Ack { actions, .. } = event {
-                answer = actions.map(|action| format!("{}\n", action.unwrap())).collect();
+        let (mut input, mut answer) = (&buffer[..read], None);
+        while let Some(event) = engine.receive(&mut input, Instant::now()).unwrap() {
+            match event {
+                EngineEvent::Hello(_) => *greeted = true,
+                EngineEvent::Ack { actions, .. } => {
+                    answer = Some(actions.map(|action| format!("{}\n", action.unwrap())).collect());
+                }
+                _ => {}
             }
         }
-        if engine.window_left() > 0 && !asked {
-            asked = engine.notify(payload.as_bytes().unwrap(), now).is_ok();
-        }
+        answer
     }
-    stream.shutdown(Shutdown::Write).unwrap();
-    // The agent says goodbye or not; then it closes.
-    drop(stream.read_to_end(&mut Vec::new()));
+
+    fn leave(mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+        // The agent says goodbye or not; then it closes.
+        drop(self.stream.read_to_end(&mut Vec::new()));
+    }
+}
+
+/// One question on a connection that is then closed; the actions of the answer.
+fn ask(stream: TcpStream) -> String {
+    let mut client = Client::greet(stream);
+    let answer = client.ask("swordfish");
+    client.leave();
     answer
 }
 
@@ -153,7 +193,7 @@ fn a_question_and_its_answer() {
     let folder = directory("tap");
     let prefix = folder.join("spoe").display().to_string();
     let mut tap = Tap::start("127.0.0.1:0", &agent("127.0.0.1:0"), &["--write", &prefix]);
-    assert_eq!(ask(&mut tap.connect()), "set-var txn.ip_score int32:20\n");
+    assert_eq!(ask(tap.connect()), "set-var txn.ip_score int32:20\n");
     let live = tap.read_to("closed");
     for part in [
         "-> HAPROXY-HELLO FIN stream-id 0 frame-id 0 length ",
@@ -201,7 +241,7 @@ fn unix_sockets_on_both_sides() {
     drop(std::os::unix::net::UnixListener::bind(folder.join("tap.sock")).unwrap());
     let inner = Tap::start(&listen, &target, &["--redact", "--json"]);
     let outer = Tap::start("127.0.0.1:0", &listen, &["--json"]);
-    assert_eq!(ask(&mut outer.connect()), "set-var txn.ip_score int32:20\n");
+    assert_eq!(ask(outer.connect()), "set-var txn.ip_score int32:20\n");
     let (shown, _) = outer.stop();
     assert!(shown.contains("swordfish"), "{shown}");
     let (hidden, status) = inner.stop();
@@ -270,17 +310,23 @@ fn no_agent_is_said() {
     );
 }
 
+/// A NOTIFY of 16 kB, of which two lines are shown.
+fn large_frame() -> Vec<u8> {
+    let payload = NotifyPayload::new("m").arg("body", "x".repeat(16_000).as_str());
+    let mut frame = vec![0, 0, 0, 0, 3, 0, 0, 0, 1, 1, 1];
+    frame.extend_from_slice(payload.as_bytes().unwrap());
+    let length = u32::try_from(frame.len() - 4).unwrap();
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
 /// Nobody reads what it prints: the bytes pass all the same, and what was not shown is told.
 #[test]
 fn a_screen_that_stands_still_holds_nothing_up() {
     const FRAMES: usize = 4000;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let tap = Tap::start("127.0.0.1:0", &listener.local_addr().unwrap().to_string(), &[]);
-    let payload = NotifyPayload::new("m").arg("body", "x".repeat(16_000).as_str());
-    let mut frame = vec![0, 0, 0, 0, 3, 0, 0, 0, 1, 1, 1];
-    frame.extend_from_slice(payload.as_bytes().unwrap());
-    let length = u32::try_from(frame.len() - 4).unwrap();
-    frame[..4].copy_from_slice(&length.to_be_bytes());
+    let frame = large_frame();
     let all = frame.repeat(FRAMES);
     let expected = all.len();
     let mut client = tap.connect();

@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use crate::haproxy::{Process, free_port};
@@ -23,7 +24,7 @@ pub(crate) mod rate_limit;
 pub(crate) mod raw_loop;
 
 /// Says which to be.
-const VARIABLE: &str = "SPOP_GALLERY_AGENT";
+pub(crate) const VARIABLE: &str = "SPOP_GALLERY_AGENT";
 
 /// The agent itself, when this process is one.
 pub(crate) fn run() -> Option<ExitCode> {
@@ -52,18 +53,31 @@ impl Agent {
     /// Starts it and returns once it accepts connections.
     pub(crate) fn start(name: &str, options: &[&OsStr]) -> io::Result<Self> {
         let address = free_port()?;
-        let mut command = Command::new(env::current_exe()?);
-        command.env(VARIABLE, name).env_remove("RUST_LOG");
+        let mut command = Self::command(name)?;
         command.arg("--listen").arg(address.to_string()).args(options);
         let process = Process::start(name, &mut command)?;
         process.log().wait_for(0, "agent listening")?;
         Ok(Self { process, address })
     }
 
+    /// The program, without any options.
+    pub(crate) fn command(name: &str) -> io::Result<Command> {
+        let mut command = Command::new(env::current_exe()?);
+        command.env(VARIABLE, name).env_remove("RUST_LOG");
+        Ok(command)
+    }
+
+    /// Writes what `--print-haproxy-config` prints into a folder.
+    pub(crate) fn print_configuration(name: &str, folder: &Path, more: &[&str]) -> io::Result<()> {
+        let option = format!("--print-haproxy-config={}", folder.display());
+        let output = Self::command(name)?.arg(option).args(more).output()?;
+        assert!(output.status.success() && output.stdout.is_empty(), "{name}: {output:?}");
+        Ok(())
+    }
+
     /// What `--help` prints.
     pub(crate) fn help(name: &str) -> io::Result<String> {
-        let mut command = Command::new(env::current_exe()?);
-        let output = command.env(VARIABLE, name).arg("--help").output()?;
+        let output = Self::command(name)?.arg("--help").output()?;
         assert!(output.status.success(), "{name}: {output:?}");
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

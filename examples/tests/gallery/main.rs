@@ -8,6 +8,8 @@
 //! HAProxy is found as in the suite `e2e`; where none can be had every case is reported as ignored, by
 //! name, and with `CI=true` as failed. Cases that want Redis take the `redis-server` on the PATH.
 //!
+//! What agents say without a HAProxy, in [`pages`], is tried in any case.
+//!
 //! The agents are the programs of the gallery. They are part of this one, which starts itself again to be
 //! one of them: cargo builds no examples for `--test gallery`, and an old one would be tested instead.
 #![allow(clippy::duplicate_mod, reason = "the agents are programs, and each has what they share")]
@@ -17,6 +19,7 @@ mod cases;
 mod h2;
 #[path = "../haproxy.rs"]
 mod haproxy;
+mod pages;
 #[path = "../shared/programs.rs"]
 mod programs;
 mod site;
@@ -36,7 +39,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(6);
 
     let programs = programs::find_all();
-    let mut trials = Vec::new();
+    let mut trials = pages::trials();
     for (name, case) in ALL.iter().copied().flatten().copied() {
         match &programs {
             Ok(programs) => {

@@ -5,8 +5,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::agents::Agent;
 use crate::h2;
-use crate::haproxy::{Client, Haproxy, Program, Request, Response, Setup, free_port};
+use crate::haproxy::{Client, Directory, Haproxy, Program, Request, Response, Setup, free_port};
 
 /// A file of a page.
 pub(crate) fn shipped(page: &str, file: &str) -> PathBuf {
@@ -26,11 +27,26 @@ impl Site {
             haproxy_cfg: fs::read_to_string(shipped(page, "haproxy.cfg"))?,
             spoe_conf: fs::read_to_string(shipped(page, "spoe.conf"))?,
         };
-        Ok(site
-            .with("bind 127.0.0.1:8080", "bind \"${WEB}\" accept-proxy")
-            .with("agent1 127.0.0.1:12345", &format!("agent1 {agent}"))
+        Ok(site.for_test().with("agent1 127.0.0.1:12345", &format!("agent1 {agent}")))
+    }
+
+    /// What the agent of that page prints for a HAProxy of that version.
+    pub(crate) fn printed(page: &str, agent: SocketAddr, version: &str) -> io::Result<Self> {
+        let directory = Directory::new()?;
+        let (folder, listen) = (directory.path(), agent.to_string());
+        Agent::print_configuration(page, folder, &["--haproxy", version, "--listen", &listen])?;
+        let site = Self {
+            haproxy_cfg: fs::read_to_string(folder.join("haproxy.cfg"))?,
+            spoe_conf: fs::read_to_string(folder.join("spoe.conf"))?,
+        };
+        Ok(site.for_test())
+    }
+
+    /// What has to be changed for a test in all of them.
+    fn for_test(self) -> Self {
+        self.with("bind 127.0.0.1:8080", "bind \"${WEB}\" accept-proxy")
             // Right for a user, too short for a machine that runs all these cases at once.
-            .with("timeout     processing    100ms", "timeout processing 5s"))
+            .with("timeout     processing    100ms", "timeout processing 5s")
     }
 
     /// Changes what stands once in the two files: a change that did not find its place would leave a case

@@ -6,12 +6,11 @@ use std::io;
 use super::{Case, Outcome};
 use crate::agents::Agent;
 use crate::haproxy::Program;
+use crate::pages::PAGES;
 use crate::site::shipped;
 
 pub(super) const CASES: &[Case] =
     &[("configurations_are_accepted", accepted), ("pages_name_what_there_is", named)];
-
-const PAGES: &[&str] = &["raw-loop", "jwt-auth", "geoip", "body-inspect", "mirror", "rate-limit"];
 
 /// Without a warning, and in the place where they are.
 fn accepted(program: &Program) -> io::Result<Outcome> {

@@ -7,6 +7,7 @@ mod jwt_auth;
 mod mirror;
 mod rate_limit;
 mod raw_loop;
+mod told;
 
 use std::io;
 
@@ -24,6 +25,7 @@ pub(crate) type Case = (&'static str, fn(&Program) -> io::Result<Outcome>);
 
 pub(crate) const ALL: &[&[Case]] = &[
     configuration::CASES,
+    told::CASES,
     raw_loop::CASES,
     jwt_auth::CASES,
     geoip::CASES,

@@ -78,7 +78,17 @@ fn shared_by_redis(program: &Program) -> io::Result<Outcome> {
         assert_status(site, "192.0.2.1", status)?;
     }
     assert_status(&second, "192.0.2.2", 200)?;
+    let check = |timeout: &str| {
+        let options = ["--check", "--timeout", timeout, "--redis", &url];
+        Agent::command("rate-limit")?.args(options).output()
+    };
+    let output = check("4000")?;
+    assert_eq!(output.stdout, b"--redis: it answers\n", "{output:?}");
     drop(redis);
+    let output = check("50")?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("rate-limit: --redis: no answer within 50ms\n"), "{said}");
     assert_status(&first, "192.0.2.1", 200)?;
     Ok(Outcome::Shown)
 }
