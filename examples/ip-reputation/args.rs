@@ -29,6 +29,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ENDPOINT", default_value = "127.0.0.1:12345")]
     pub(crate) listen: Endpoint,
 
+    /// With --listen unix:PATH: the permissions of the socket's file, in octal. 660 lets a HAProxy of the
+    /// agent's group connect.
+    ///
+    /// Who connects has to be allowed to write. Without this the umask decides, which in most places
+    /// leaves that to the agent's own user.
+    #[arg(long, value_name = "MODE", value_parser = permissions)]
+    pub(crate) socket_mode: Option<u32>,
+
     /// The reputation list: one `CIDR SCORE` per line, `#` starts a comment.
     ///
     /// The longest prefix wins, an address alone stands for itself, a score is any 32-bit integer.
@@ -76,7 +84,7 @@ pub(crate) struct Args {
         long,
         help_heading = INSTEAD,
         conflicts_with_all = [
-            "listen", "list", "scope", "runtime", "workers", "metrics", "check", "describe",
+            "listen", "socket_mode", "list", "scope", "runtime", "workers", "metrics", "check", "describe",
             "print_haproxy_config"
         ]
     )]
@@ -101,8 +109,17 @@ impl Args {
                 "'--workers' needs '--runtime blocking': the others have threads of their own";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
         }
+        if self.socket_mode.is_some() && !matches!(self.listen, Endpoint::Unix(_)) {
+            let text = "'--socket-mode' needs '--listen unix:PATH': nothing else has a file";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
+        }
         Ok(self)
     }
+}
+
+fn permissions(text: &str) -> Result<u32, &'static str> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or("write it as three octal digits, as 660")
 }
 
 /// What the agent runs on.
@@ -218,6 +235,17 @@ mod tests {
     fn unix_endpoint() {
         let args = parse(&["--listen", "unix:/run/x.sock"]).unwrap();
         assert_eq!(args.listen.to_string(), "unix:/run/x.sock");
+    }
+
+    #[test]
+    fn socket_modes() {
+        let mode = |text| parse(&["--listen", "unix:/run/x.sock", "--socket-mode", text]);
+        assert_eq!(mode("660").unwrap().socket_mode, Some(0o660));
+        for wrong in ["rw", "1777", "680", "-1", ""] {
+            assert!(mode(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse(&["--socket-mode", "660"]).unwrap_err().contains("--listen unix:PATH"));
+        assert!(parse(&["--listen", "systemd", "--socket-mode", "660"]).is_err());
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use spop_proto::Scope;
+use spop_proto::{Endpoint, Scope};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -104,7 +104,11 @@ fn serve(args: Args) -> Result<(), Box<dyn Error>> {
 
     let metrics = args.metrics.map(Metrics::bind).transpose()?;
     let router = router(reputation);
-    let process = Process { stop, manager, metrics };
+    let socket_mode = match &listen {
+        Endpoint::Unix(path) => args.socket_mode.map(|mode| (path.clone(), mode)),
+        _ => None,
+    };
+    let process = Process { stop, manager, metrics, socket_mode };
     match args.runtime {
         Runtime::Tokio => runtime::tokio(router, listen, process)?,
         Runtime::AsyncStd => runtime::async_std(router, listen, process)?,

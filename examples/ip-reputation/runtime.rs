@@ -3,7 +3,10 @@
 //! Each function listens, serves until told to stop, and returns when the drain is over. How it went
 //! is in the log: the library's last line is its report.
 
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +25,8 @@ pub(crate) struct Process {
     pub(crate) manager: Arc<ServiceManager>,
     /// Where the page for Prometheus is, if it is wanted.
     pub(crate) metrics: Option<Metrics>,
+    /// The file of a Unix socket and its permissions, if the umask is not to decide.
+    pub(crate) socket_mode: Option<(PathBuf, u32)>,
 }
 
 impl Process {
@@ -32,7 +37,10 @@ impl Process {
 
     /// There is a listener. From now on the first signal to stop calls `stop`, and the second is the end.
     fn serving(self, stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let Self { stop: signals, manager, metrics: _ } = self;
+        let Self { stop: signals, manager, metrics: _, socket_mode } = self;
+        if let Some((path, mode)) = socket_mode {
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
         manager.ready();
         signals.on_first(move || {
             manager.stopping();

@@ -22,6 +22,7 @@ mod programs;
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
@@ -56,7 +57,7 @@ fn the_container_has_its_programs() {
         FILE.split("--bin ").skip(1).map(|rest| rest.split_whitespace().next().unwrap()).collect();
     assert_eq!(built, programs);
     for program in programs {
-        assert!(FILE.contains(&format!("/src/target/release/{program} ")), "{program} is copied");
+        assert!(FILE.contains(&format!(" target/release/{program} ")), "{program} is copied");
         assert!(FILE.contains(&format!("[\"/{program}\"")), "{program} is started");
     }
 }
@@ -68,6 +69,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = vec![
         always("units::stop_after_the_drain", stop_after_the_drain),
+        always("units::an_agent_that_cannot_start_is_tried_again", tried_again),
+        always("units::try_says_what_it_lacks", try_says_what_it_lacks),
         always("container::programs", the_container_has_its_programs),
     ];
     let systemd = Command::new("systemd-analyze").arg("--version").output();
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
 
     for (name, runtime) in RUNTIMES {
         trials.push(always(&format!("told::{name}"), move || systemd_is_told(runtime)));
+        trials.push(always(&format!("socket_mode::{name}"), move || socket_mode(runtime)));
     }
 
     let with_haproxy: [Case; 2] =
@@ -176,6 +180,23 @@ fn stop_after_the_drain() {
     assert!(limit > 3 + 30, "{limit} s");
 }
 
+/// systemd's own limit is five failed starts in 10 s, and takes the socket down with the service.
+fn tried_again() {
+    let (unit, service) = SERVICE.split_once("[Service]").unwrap();
+    assert!(unit.contains("\nStartLimitIntervalSec=0\n") && service.contains("\nRestart=always\n"));
+}
+
+/// Whoever runs it: without root, without systemd or without the unit it cannot.
+fn try_says_what_it_lacks() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/try");
+    let mut command = Command::new(script);
+    let output = command.args(["spop-no-such-unit", env!("CARGO_BIN_EXE_spop-check")]).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("try: "), "{said}");
+}
+
 /// An agent, with what systemd or the operator gives it.
 fn agent(socket: &Path, runtime: &[&str], notify: Option<&Path>) -> Process {
     let mut command = Command::new(AGENT);
@@ -216,6 +237,21 @@ fn systemd_is_told(runtime: &[&str]) {
     assert_eq!(agent.wait().unwrap().code(), Some(0));
     systemd.set_nonblocking(true).unwrap();
     assert_eq!(systemd.recv(&mut [0; 256]).unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+/// A HAProxy of another user connects if the mode says so, once the agent is ready.
+fn socket_mode(runtime: &[&str]) {
+    let directory = Directory::new().unwrap();
+    for (word, mode) in [("660", 0o660), ("777", 0o777)] {
+        let (socket, notify) = (directory.path().join(word), directory.path().join("notify"));
+        let systemd = UnixDatagram::bind(&notify).unwrap();
+        systemd.set_read_timeout(Some(DEADLINE)).unwrap();
+        let runtime = [runtime, &["--socket-mode", word]].concat();
+        let _agent = agent(&socket, &runtime, Some(&notify));
+        assert!(systemd.recv(&mut [0; 256]).is_ok(), "it is ready");
+        assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o7777, mode);
+        fs::remove_file(notify).unwrap();
+    }
 }
 
 fn configuration(program: &Program) {

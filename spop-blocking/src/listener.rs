@@ -1,15 +1,17 @@
 //! Sockets of `std`, and where connections come from.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, SockRef, Socket as Socket2, Type};
 use spop_proto::server::BACKLOG;
 use spop_proto::{Endpoint, Peer};
+
+use crate::connection::LOOK;
 
 /// A stream that two threads can share, and whose reads and writes can be given a time limit.
 pub trait Socket: Send + Sync + 'static {
@@ -84,6 +86,7 @@ pub trait Listener: Send + Sync + 'static {
     /// Makes an [`accept`](Self::accept) that blocks on another thread return, with whatever
     /// result. Called once, when no more connections are wanted. The listeners of `std` connect to
     /// themselves: others may have the same socket, such as systemd, which will want to use it again.
+    /// Where they may not, in a sandbox, say, their `accept` returns by itself after 250 ms.
     fn unblock(&self);
 
     /// Where it listens.
@@ -97,12 +100,7 @@ impl Listener for TcpListener {
     type Stream = TcpStream;
 
     fn accept(&self) -> io::Result<(TcpStream, Peer)> {
-        let (stream, peer) = Self::accept(self)?;
-        // An ACK waits for nothing, and a HAProxy that vanished without a word is found out. A
-        // connection on which this fails is dead already; its first read will tell.
-        let _ = stream.set_nodelay(true);
-        let _ = SockRef::from(&stream).set_keepalive(true);
-        Ok((stream, Peer::Tcp(peer)))
+        for_a_while(self, || accept_tcp(self))
     }
 
     fn unblock(&self) {
@@ -121,7 +119,7 @@ impl Listener for UnixListener {
     type Stream = UnixStream;
 
     fn accept(&self) -> io::Result<(UnixStream, Peer)> {
-        Self::accept(self).map(|(stream, _)| (stream, Peer::Unix))
+        for_a_while(self, || accept_unix(self))
     }
 
     fn unblock(&self) {
@@ -139,6 +137,38 @@ impl Listener for UnixListener {
         let path = Self::local_addr(self)?.as_pathname().map(Path::to_path_buf);
         Ok(Endpoint::Unix(path.unwrap_or_default()))
     }
+}
+
+fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, Peer)> {
+    let (stream, peer) = listener.accept()?;
+    // An ACK waits for nothing, and a HAProxy that vanished without a word is found out. A
+    // connection on which this fails is dead already; its first read will tell.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_keepalive(true);
+    Ok((stream, Peer::Tcp(peer)))
+}
+
+fn accept_unix(listener: &UnixListener) -> io::Result<(UnixStream, Peer)> {
+    listener.accept().map(|(stream, _)| (stream, Peer::Unix))
+}
+
+/// Accepts on a listener that its agent may be unable to connect to: a Unix socket that is for HAProxy's
+/// user only, or one of another network namespace. Fails as interrupted when nobody came.
+fn for_a_while<'s, T>(
+    listener: impl Into<SockRef<'s>>,
+    accept: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    // Each time: who had the socket before may have left it as it was. If it fails, `unblock` is left.
+    let _ = listener.into().set_read_timeout(Some(LOOK));
+    let began = Instant::now();
+    accept().map_err(|error| {
+        // Without the wait it is a listener that does not block, and asking it again at once is no use.
+        let waited = began.elapsed() >= LOOK / 2;
+        match error.kind() {
+            ErrorKind::WouldBlock if waited => ErrorKind::Interrupted.into(),
+            _ => error,
+        }
+    })
 }
 
 /// A listener on either kind of [`Endpoint`]. The file of a Unix socket is removed when this is
@@ -167,7 +197,7 @@ impl Bound {
                 Kind::Tcp(listener)
             }),
             Endpoint::Unix(path) => bind_unix(path),
-            _ => Err(io::Error::new(io::ErrorKind::Unsupported, HANDED_OVER)),
+            _ => Err(io::Error::new(ErrorKind::Unsupported, HANDED_OVER)),
         };
         bound.map(Self).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {endpoint}: {error}"))
@@ -189,13 +219,13 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 /// Replaces the socket of a process that is gone, and nothing else.
 fn bind_unix(path: &Path) -> io::Result<Kind> {
     let mut bound = UnixListener::bind(path);
-    let in_use = bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+    let in_use = bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse);
     if in_use && path.symlink_metadata()?.file_type().is_socket() {
         // Asked without waiting: a listener that is only busy has a full backlog.
         let probe = Socket2::new(Domain::UNIX, Type::STREAM, None)?;
         probe.set_nonblocking(true)?;
         let answer = probe.connect(&SockAddr::unix(path)?);
-        if answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        if answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
             std::fs::remove_file(path)?;
             bound = UnixListener::bind(path);
         }
@@ -223,10 +253,10 @@ impl Listener for Bound {
     fn accept(&self) -> io::Result<(Io, Peer)> {
         match &self.0 {
             Kind::Tcp(listener) => {
-                Listener::accept(listener).map(|(stream, peer)| (Io(Stream::Tcp(stream)), peer))
+                accept_tcp(listener).map(|(stream, peer)| (Io(Stream::Tcp(stream)), peer))
             }
             Kind::Unix { listener, .. } => {
-                Listener::accept(listener).map(|(stream, peer)| (Io(Stream::Unix(stream)), peer))
+                accept_unix(listener).map(|(stream, peer)| (Io(Stream::Unix(stream)), peer))
             }
         }
     }

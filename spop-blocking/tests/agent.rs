@@ -14,9 +14,9 @@ mod engine;
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -71,6 +71,23 @@ fn workers_run_beside_each_other() {
     drop(engine);
     stop.stop();
     assert_eq!(running.join().unwrap().stats.answered, 4);
+}
+
+/// As in a sandbox: a socket that was handed over is HAProxy's to connect to and not the agent's. Here it cannot,
+/// because the path is gone.
+#[test]
+fn stops_without_a_way_to_its_own_socket() {
+    let path = std::env::temp_dir().join(format!("spop-blocking-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = Agent::inline(|_, _| Ok(())).serve(listener).unwrap();
+    let (stop, (ended, end)) = (server.stop_handle(), mpsc::channel());
+    thread::spawn(move || ended.send(server.run().unwrap()).unwrap());
+    // Its answer means that the next `accept` is on its way.
+    let engine = Engine::ready(UnixStream::connect(&path).unwrap(), New);
+    std::fs::remove_file(&path).unwrap();
+    drop(engine);
+    stop.stop();
+    assert_eq!(end.recv_timeout(Duration::from_secs(20)).unwrap().connections, 1);
 }
 
 /// With one worker and room for one more, the third has no place.
