@@ -9,12 +9,20 @@ use std::time::{Duration, Instant};
 
 /// How many clients are kept: about 100 MB.
 const CLIENTS: usize = 1_000_000;
+/// How often those whose window is over are looked for, at most: all are looked at, and everybody waits.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Counts of one agent.
 pub(crate) struct Memory {
     window: Duration,
     most: usize,
-    counts: Mutex<HashMap<IpAddr, (Instant, u64)>>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    clients: HashMap<IpAddr, (Instant, u64)>,
+    swept: Option<Instant>,
 }
 
 impl Memory {
@@ -29,13 +37,17 @@ impl Memory {
     pub(crate) fn count(&self, ip: IpAddr, now: Instant) -> Result<u64, Full> {
         let over = |begin: Instant| now.saturating_duration_since(begin) >= self.window;
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.len() >= self.most && !counts.contains_key(&ip) {
-            counts.retain(|_, (begin, _)| !over(*begin));
-            if counts.len() >= self.most {
+        let Counts { clients, swept } = &mut *counts;
+        if clients.len() >= self.most && !clients.contains_key(&ip) {
+            if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP) {
+                *swept = Some(now);
+                clients.retain(|_, (begin, _)| !over(*begin));
+            }
+            if clients.len() >= self.most {
                 return Err(Full);
             }
         }
-        let (begin, count) = counts.entry(ip).or_insert((now, 0));
+        let (begin, count) = clients.entry(ip).or_insert((now, 0));
         if over(*begin) {
             (*begin, *count) = (now, 0);
         }
@@ -85,5 +97,16 @@ mod tests {
         assert_eq!(memory.count(client(1), start).unwrap(), 2);
         // Those whose window is over make room.
         assert_eq!(memory.count(client(3), start + Duration::from_secs(60)).unwrap(), 1);
+    }
+
+    #[test]
+    fn room_is_looked_for_once_in_a_while() {
+        let memory = Memory { most: 1, ..Memory::new(Duration::from_millis(100)) };
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(memory.count(client(1), at(0)).unwrap(), 1);
+        assert!(memory.count(client(2), at(50)).is_err());
+        assert!(memory.count(client(2), at(150)).is_err(), "not looked for again so soon");
+        assert_eq!(memory.count(client(2), at(1050)).unwrap(), 1);
     }
 }

@@ -159,13 +159,15 @@ struct Connection<'a, T, S> {
     tally: Tally,
     /// The argument that names requests in the log.
     request_id: Option<Arc<str>>,
+    /// Written to the stream and not yet flushed by it.
+    unflushed: bool,
 }
 
 impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
     fn new(stream: T, conn: AgentConnection, service: &'a S, warnings: &'a Warnings) -> Self {
         let tally = Tally::new(&conn);
         let request_id = conn.config().request_id_argument().cloned();
-        Self { stream, conn, service, warnings, tally, request_id }
+        Self { stream, conn, service, warnings, tally, request_id, unflushed: false }
     }
 
     fn serve(
@@ -182,6 +184,14 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
             if want.done {
                 break;
             }
+            // First of all: however long handlers took, the peer could not take what was not written.
+            if want.write || self.unflushed {
+                self.write(now);
+            }
+            let want = self.conn.interest();
+            if want.done {
+                break;
+            }
             if want.deadline.is_some_and(|at| at <= now) {
                 if let Err(error) = self.conn.handle_timeout(now) {
                     log::broken(self.warnings, self.conn.info().peer(), &error, now);
@@ -192,13 +202,8 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
                 self.receive(&[], now);
                 continue;
             }
-            if want.write {
-                self.write(now);
-            }
-            // Taken output may have made room for input that waits here.
-            let want = self.conn.interest();
-            if want.ready || !want.read {
-                if !(want.ready || want.write) {
+            if !want.read {
+                if !want.write {
                     // Others of this configuration owe as much as they may, and answer elsewhere.
                     let wait = want.deadline.map_or(LOOK, |at| at.saturating_duration_since(now));
                     thread::sleep(wait.min(LOOK));
@@ -251,7 +256,7 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
                     };
                     if let Err(failure) = answer_inline(notify, ack, answer) {
                         let request = RequestId::of(notify, self.request_id.as_deref());
-                        log::failed(self.warnings, &failure, request, now);
+                        log::failed(self.warnings, failure, request, now);
                     }
                 }
                 Ok(Some(event)) => log::happened(peer, &event),
@@ -262,16 +267,24 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
     }
 
     fn write(&mut self, now: Instant) {
-        match self.stream.write(self.conn.transmit()) {
-            Ok(written @ 1..) => {
-                self.conn.transmitted(written);
-                self.tally.sent(written);
+        if !self.conn.transmit().is_empty() {
+            match self.stream.write(self.conn.transmit()) {
+                Ok(written @ 1..) => {
+                    self.conn.transmitted(written);
+                    self.tally.sent(written);
+                    self.unflushed = true;
+                }
+                Err(error) if is_time_limit(&error) => return,
+                Ok(0) | Err(_) => return give_up(&mut self.conn, now),
             }
-            Err(error) if is_time_limit(&error) => return,
-            Ok(0) | Err(_) => return give_up(&mut self.conn, now),
         }
-        if self.conn.transmit().is_empty() && self.stream.flush().is_err() {
-            give_up(&mut self.conn, now);
+        if self.unflushed && self.conn.transmit().is_empty() {
+            match self.stream.flush() {
+                Ok(()) => self.unflushed = false,
+                // The stream still has some of it: it is asked again.
+                Err(error) if is_time_limit(&error) => {}
+                Err(_) => give_up(&mut self.conn, now),
+            }
         }
     }
 }

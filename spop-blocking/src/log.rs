@@ -1,5 +1,6 @@
 //! What is told to the operator. Names and sizes, never values of a request.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use spop_proto::driver::Notice;
@@ -16,15 +17,26 @@ macro_rules! event {
 
 pub(crate) use event;
 
-pub(crate) fn failed(warnings: &Warnings, failure: &Failure, request: RequestId<'_>, now: Instant) {
-    if let Some(suppressed) = warnings.admit(Warning::of(failure), now) {
-        event!(
-            warn,
-            suppressed,
-            request_id = request.found().map(tracing::field::display),
-            %failure,
-            "no answer: HAProxy got the fallback"
-        );
+/// A handler gave no answer. An error's text is the user's code, as is its destructor, and no reason for a
+/// thread to end.
+pub(crate) fn failed(warnings: &Warnings, failure: Failure, request: RequestId<'_>, now: Instant) {
+    let tell = AssertUnwindSafe(|| {
+        let failure = failure;
+        if let Some(suppressed) = warnings.admit(Warning::of(&failure), now) {
+            event!(
+                warn,
+                suppressed,
+                request_id = request.found().map(tracing::field::display),
+                %failure,
+                "no answer: HAProxy got the fallback"
+            );
+        }
+    });
+    if let Err(panic) = catch_unwind(tell)
+        && let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic)))
+    {
+        // What it carries panics when dropped.
+        core::mem::forget(again);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use crate::connection;
 use crate::listener::Listener;
 use crate::log::event;
 use crate::workers::{self, Pool};
+
+/// How long a stop waits for the thread that accepts.
+const UNBLOCK: Duration = Duration::from_secs(1);
 
 /// An agent with its listener. Connections made before [`run`](Self::run) wait in the backlog.
 #[must_use = "a server accepts nothing until it runs"]
@@ -100,7 +104,11 @@ impl<S: Service, L: Listener> Server<S, L> {
         let pool = accepting.start_pool()?;
         let listening = Arc::clone(&listener);
         let thread = thread::Builder::new().name("spop-accept".to_owned());
-        let acceptor = thread.spawn(move || accepting.run(&*listening, &pool))?;
+        let (ends, ended) = sync_channel::<()>(0);
+        let acceptor = thread.spawn(move || {
+            accepting.run(&*listening, &pool);
+            drop((listening, ends));
+        })?;
         stop.wait();
         switch.set();
         if !lame_duck.is_zero() {
@@ -109,7 +117,10 @@ impl<S: Service, L: Listener> Server<S, L> {
         }
         shared.deaf.store(true, Ordering::Release);
         listener.unblock();
-        let _ = acceptor.join();
+        // A listener that cannot be woken has its thread left behind: what it still accepts it drops.
+        if ended.recv_timeout(UNBLOCK) != Err(RecvTimeoutError::Timeout) {
+            let _ = acceptor.join();
+        }
         // From here on new connections are refused, and a Unix socket's file is gone.
         drop(listener);
         shared.leaving.store(true, Ordering::Release);

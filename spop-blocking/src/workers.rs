@@ -5,7 +5,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spop_proto::driver::Pad;
 use spop_proto::server::{Closed, Warnings};
@@ -18,8 +18,13 @@ use crate::connection::{Chunk, LOOK, Leaving, Scratch, WRITE, give_up, is_time_l
 use crate::listener::Socket;
 use crate::log;
 
-/// Exchanges a connection keeps, whose memory serves the next NOTIFYs.
+/// Exchanges a connection keeps, whose memory serves the next NOTIFYs, and the largest request of one that
+/// is kept.
 const SPARE: usize = 32;
+const SPARE_BYTES: usize = 64 * 1024;
+
+/// How long a write that was stuck is tried again at most.
+const WRITE_AGAIN: Duration = Duration::from_millis(1);
 
 /// A NOTIFY that waits for a worker.
 struct Job<T> {
@@ -108,11 +113,15 @@ impl<T: Socket, S: Service> Worker<T, S> {
             if let Some(time) = owed_for {
                 state.tally.answered(time);
             }
-            if let Some(failure) = failure.as_ref().or_else(|| answered.as_ref().err()) {
+            let answered = match answered {
+                Ok(exchange) => {
+                    state.keep(exchange);
+                    failure
+                }
+                Err(failure) => Some(failure),
+            };
+            if let Some(failure) = answered {
                 log::failed(&self.warnings, failure, RequestId::copied(&id), now);
-            }
-            if let Ok(exchange) = answered {
-                state.keep(exchange);
             }
             if state.leaving {
                 // The goodbye in one write with the last answer.
@@ -120,8 +129,8 @@ impl<T: Socket, S: Service> Worker<T, S> {
             }
             // So does a connection that is old, which would miss its moment once this is written.
             state.handle_timeout(&self.warnings, now);
-            if !state.stuck {
-                state.write(&connection.socket, now);
+            if state.stuck.is_none() {
+                state.write(&connection.socket, WRITE, now);
             }
             state.publish(&self.warnings, now);
             drop(state);
@@ -140,9 +149,9 @@ struct Connection<T> {
 
 struct State {
     conn: AgentConnection,
-    /// The last write ran into its time limit: only the reader tries again, or a peer that does
+    /// When the last write ran into its time limit: only the reader tries again, or a peer that does
     /// not read would hold up the workers.
-    stuck: bool,
+    stuck: Option<Instant>,
     /// Told to leave, as soon as nothing is owed.
     leaving: bool,
     spare: Vec<Exchange>,
@@ -193,7 +202,8 @@ impl State {
     }
 
     fn keep(&mut self, exchange: Exchange) {
-        if self.spare.len() < SPARE {
+        let small = exchange.notify().payload().len() <= SPARE_BYTES;
+        if small && self.spare.len() < SPARE {
             self.spare.push(exchange);
         }
     }
@@ -209,6 +219,10 @@ impl State {
             let id = self.names.oldest();
             log::late(warnings, peer, RequestId::copied(id.as_deref().unwrap_or_default()), now);
         }
+        if self.conn.buffered() == 0 {
+            // Idle: it gives back what it has.
+            self.spare = Vec::new();
+        }
     }
 
     fn publish(&mut self, warnings: &Warnings, now: Instant) {
@@ -216,17 +230,36 @@ impl State {
         tally.publish(conn, || now, |notice| log::noticed(warnings, &notice, now));
     }
 
-    fn write(&mut self, socket: &impl Socket, now: Instant) {
-        self.stuck = false;
-        while !self.conn.transmit().is_empty() && !self.stuck {
-            match socket.write(self.conn.transmit()) {
+    /// Writes what there is, for `limit` at most: nobody else has the connection meanwhile.
+    fn write(&mut self, socket: &impl Socket, limit: Duration, now: Instant) {
+        let mut began = None;
+        self.stuck = None;
+        while !self.conn.transmit().is_empty() && self.stuck.is_none() {
+            let limited = match socket.write(self.conn.transmit()) {
                 Ok(written @ 1..) => {
                     self.conn.transmitted(written);
                     self.tally.sent(written);
+                    !self.conn.transmit().is_empty()
+                        && began.get_or_insert_with(Instant::now).elapsed() >= limit
                 }
-                Err(error) if is_time_limit(&error) => self.stuck = true,
-                Ok(0) | Err(_) => give_up(&mut self.conn, now),
+                Err(error) if is_time_limit(&error) => true,
+                Ok(0) | Err(_) => {
+                    give_up(&mut self.conn, now);
+                    false
+                }
+            };
+            if limited {
+                self.stuck = Some(Instant::now());
             }
+        }
+    }
+
+    /// Tries again what was stuck, now and then and not for long: workers wait for the lock.
+    fn write_again(&mut self, socket: &impl Socket, since: Instant, now: Instant) {
+        if now.saturating_duration_since(since) >= WRITE {
+            let _ = socket.set_write_timeout(WRITE_AGAIN);
+            self.write(socket, WRITE_AGAIN, now);
+            let _ = socket.set_write_timeout(WRITE);
         }
     }
 
@@ -285,7 +318,7 @@ pub(crate) fn serve<T: Socket>(
     let tally = Tally::new(&conn);
     let argument = conn.config().request_id_argument().cloned();
     let names = Names { argument, ..Names::default() };
-    let state = State { conn, stuck: false, leaving: false, spare: Vec::new(), tally, names };
+    let state = State { conn, stuck: None, leaving: false, spare: Vec::new(), tally, names };
     let state = Mutex::new(state);
     let shared = Arc::new(Connection { socket, state, changed: Condvar::new() });
     let mut scratch = Scratch::new();
@@ -307,13 +340,17 @@ pub(crate) fn serve<T: Socket>(
             state.receive(&[], &shared, pool, warnings, now);
             continue;
         }
-        state.write(&shared.socket, now);
+        match state.stuck {
+            None => state.write(&shared.socket, WRITE, now),
+            Some(since) => state.write_again(&shared.socket, since, now),
+        }
         // Taken output may have made room for input that waits here.
         let want = state.conn.interest();
         if want.ready {
             continue;
         }
         let time = leaving.read_for(stopping(), want.deadline, now);
+        let time = if state.stuck.is_some() { time.min(WRITE) } else { time };
         state.publish(warnings, now);
         if !want.read {
             // Until a worker has answered, or the peer has taken something.
@@ -355,4 +392,106 @@ pub(crate) fn serve<T: Socket>(
     shared.socket.shutdown();
     state.publish(warnings, Instant::now());
     Closed::new(state.conn.close_reason().cloned(), *state.conn.stats())
+}
+
+#[cfg(test)]
+#[expect(clippy::unreachable, reason = "a test: a panic is its way to fail")]
+mod tests {
+    use spop_proto::wire::NotifyPayload;
+    use spop_proto::{Dialect, EngineConfig, EngineConnection, Peer};
+
+    use super::*;
+
+    /// A connection that was asked once, with an argument of that many bytes, and the request.
+    fn asked(bytes: usize, now: Instant) -> (State, Exchange) {
+        let config = EngineConfig::new(Dialect::New).max_frame_size(1 << 20).unwrap();
+        let mut engine = EngineConnection::new(config, now);
+        let conn = AgentConnection::new(AgentConfig::new(), Peer::Unknown, now);
+        let tally = Tally::new(&conn);
+        let names = Names::default();
+        let mut state =
+            State { conn, stuck: None, leaving: false, spare: Vec::new(), tally, names };
+        let payload = NotifyPayload::new("m").arg("a", &vec![0; bytes]);
+        for _ in 0..2 {
+            let mut input = engine.transmit();
+            let detached = match state.conn.receive(&mut input, now).unwrap() {
+                Some(Event::Notify(notify, ack)) => Some(ack.detach(notify, None)),
+                _ => None,
+            };
+            if let Some((ticket, exchange)) = detached {
+                state.conn.answer(ticket, now).unwrap().commit();
+                return (state, exchange);
+            }
+            let sent = engine.transmit().len();
+            engine.transmitted(sent);
+            let hello = state.conn.transmit().to_vec();
+            state.conn.transmitted(hello.len());
+            let _ = engine.receive(&mut &hello[..], now).unwrap();
+            engine.notify(payload.as_bytes().unwrap(), now).unwrap();
+        }
+        unreachable!("asked in the second round");
+    }
+
+    /// A socket that nobody reads from: what was done to it.
+    #[derive(Default)]
+    struct Full(Mutex<Vec<String>>);
+
+    impl Full {
+        fn note(&self, what: String) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        }
+    }
+
+    impl Socket for Full {
+        fn read(&self, _: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn write(&self, _: &[u8]) -> io::Result<usize> {
+            self.note("write".to_owned());
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn shutdown(&self) {}
+
+        fn set_read_timeout(&self, _: Duration) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_write_timeout(&self, time: Duration) -> io::Result<()> {
+            self.note(format!("{time:?}"));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_stuck_is_tried_again_now_and_then_and_not_for_long() {
+        let now = Instant::now();
+        let (mut state, _) = asked(100, now);
+        let socket = Full::default();
+        state.write(&socket, WRITE, now);
+        let since = state.stuck.unwrap();
+        state.write_again(&socket, since, since);
+        state.write_again(&socket, since, since + WRITE / 2);
+        state.write_again(&socket, since, since + WRITE);
+        assert!(state.stuck.is_some());
+        let done = socket.0.into_inner().unwrap();
+        assert_eq!(done, ["write", "1ms", "write", "50ms"]);
+    }
+
+    #[test]
+    fn memory_of_requests_is_kept_if_it_is_little_and_until_nothing_happens() {
+        let now = Instant::now();
+        let (mut state, exchange) = asked(SPARE_BYTES + 1, now);
+        state.keep(exchange);
+        assert!(state.spare.is_empty(), "too large");
+        let (mut state, exchange) = asked(100, now);
+        state.keep(exchange);
+        assert_eq!(state.spare.len(), 1);
+        let sent = state.conn.transmit().len();
+        state.conn.transmitted(sent);
+        let idle = state.conn.interest().deadline.unwrap();
+        state.handle_timeout(&Warnings::default(), idle);
+        assert!(state.spare.is_empty(), "idle");
+    }
 }

@@ -13,15 +13,19 @@
 mod engine;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use engine::Engine;
-use spop_blocking::{Agent, CloseReason, Limits, Peer, Report, Scope, Server, Service, StopHandle};
+use spop_blocking::{
+    Agent, CloseReason, Endpoint, Limits, Listener, Peer, Report, Scope, Server, Service,
+    StopHandle,
+};
 use spop_proto::Dialect::New;
 
 fn start<S: Service>(agent: Agent<S>) -> (TcpStream, StopHandle, thread::JoinHandle<Report>) {
@@ -171,4 +175,150 @@ fn there_is_no_async_runtime_in_its_tree() {
     for runtime in ["tokio", "async-std", "async-io", "async-executor", "smol", "mio", "polling"] {
         assert!(!names.contains(&runtime), "{runtime} is in the tree: {names:?}");
     }
+}
+
+/// HAProxy cannot take what was not written: the time of handlers is not its own.
+#[test]
+fn handlers_slower_than_the_write_timeout_are_answered() {
+    let time = Duration::from_millis(20);
+    let agent = Agent::inline(move |_, ack| {
+        thread::sleep(2 * time);
+        Ok(ack.set(Scope::Transaction, "ok", true)?)
+    });
+    let (stream, stop, running) = start(agent.limits(Limits::new().write_timeout(time).unwrap()));
+    let mut engine = Engine::ready(stream, New);
+    engine.send(1);
+    engine.send(2);
+    assert_eq!(engine.answers(2).len(), 2);
+    drop(engine);
+    stop.stop();
+    assert_eq!(running.join().unwrap().protocol_errors, 0);
+}
+
+/// An error's text is the user's code, and so is what happens when it is dropped.
+#[derive(Debug)]
+struct Nasty;
+
+impl std::fmt::Display for Nasty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nasty")
+    }
+}
+
+impl std::error::Error for Nasty {}
+
+impl Drop for Nasty {
+    fn drop(&mut self) {
+        panic!("a destructor that panics");
+    }
+}
+
+#[test]
+fn an_error_that_panics_costs_neither_a_worker_nor_a_connection() {
+    for workers in [0, 1] {
+        let agent = Agent::inline(|notify, ack| {
+            if notify.require("m")?.get::<i64>("number")? == 0 {
+                return Err(Nasty.into());
+            }
+            Ok(ack.set(Scope::Transaction, "ok", true)?)
+        });
+        let fallback = [spop_blocking::Action::set(Scope::Transaction, "fell", true)];
+        let config = spop_blocking::AgentConfig::new().fallback(fallback).unwrap();
+        let (stream, stop, running) = start(agent.config(config).workers(workers));
+        let mut engine = Engine::ready(stream, New);
+        for number in [0, 1, 0, 2] {
+            let id = engine.send(number);
+            let expected = if number == 0 { "fell" } else { "ok" };
+            assert_eq!(engine.answers(1), [(id, format!("set-var txn.{expected} bool:true"))]);
+        }
+        drop(engine);
+        stop.stop();
+        let stats = running.join().unwrap().stats;
+        assert_eq!((stats.answered, stats.errors), (2, 2));
+    }
+}
+
+/// As TLS does, it keeps what is written until it is flushed; and the socket below has a time limit.
+struct Late {
+    stream: UnixStream,
+    kept: Vec<u8>,
+    late: bool,
+}
+
+impl Read for Late {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.read(buf)
+    }
+}
+
+impl Write for Late {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.kept.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.late = !self.late;
+        if self.late {
+            return Err(std::io::ErrorKind::WouldBlock.into());
+        }
+        self.stream.write_all(&std::mem::take(&mut self.kept))
+    }
+}
+
+#[test]
+fn a_flush_that_reaches_a_time_limit_is_tried_again() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let serving = thread::spawn(move || {
+        let agent = Agent::inline(|_, ack| Ok(ack.set(Scope::Transaction, "ok", true)?));
+        let stream = Late { stream: theirs, kept: Vec::new(), late: false };
+        agent.serve_connection(stream, Peer::Unknown)
+    });
+    let mut engine = Engine::ready(ours, New);
+    let id = engine.send(1);
+    assert_eq!(engine.answers(1), [(id, "set-var txn.ok bool:true".to_owned())]);
+    drop(engine);
+    assert_eq!(serving.join().unwrap().stats.answered, 1);
+}
+
+/// One that accepts what it is given, and then nothing for ever.
+struct Deaf(Mutex<mpsc::Receiver<UnixStream>>);
+
+impl Listener for Deaf {
+    type Stream = UnixStream;
+
+    fn accept(&self) -> std::io::Result<(UnixStream, Peer)> {
+        let given = self.0.lock().unwrap().recv();
+        Ok((
+            given.unwrap_or_else(|_| {
+                loop {
+                    thread::park()
+                }
+            }),
+            Peer::Unix,
+        ))
+    }
+
+    fn unblock(&self) {}
+
+    fn local_addr(&self) -> std::io::Result<Endpoint> {
+        Ok(Endpoint::Unix("nowhere".into()))
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_listener_that_cannot_be_woken() {
+    let (give, given) = mpsc::channel();
+    let server = Agent::inline(|_, _| Ok(())).serve(Deaf(Mutex::new(given))).unwrap();
+    let stop = server.stop_handle();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(server.run().unwrap()).is_ok());
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    give.send(theirs).unwrap();
+    let engine = Engine::ready(ours, New);
+    drop(give);
+    stop.stop();
+    assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap().connections, 1);
+    drop(engine);
 }

@@ -98,6 +98,10 @@ pub struct Driver<F> {
 /// together with an answer does not. (And a runtime tells of a stop and of input in no order.)
 const QUIET: Duration = Duration::from_millis(500);
 
+/// Futures that nobody waits for any more, besides as many as there are that somebody waits for, before they
+/// are looked for: each time all are looked at.
+const STALE: usize = 16;
+
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
     No,
@@ -255,12 +259,26 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Driver<F> {
                 Ok(None) => break,
                 Err(error) => broken = Some(error),
             }
+            // HAProxy may ask anew with the same ids, in one read as often as there is room for.
+            if self.tasks.parked() > STALE {
+                self.cancel_many_stale();
+            }
         }
         if let Some(error) = broken {
             log(Notice::Error { peer: self.conn.info().peer(), error });
         }
         // HAProxy may have asked anew with the same ids, or said goodbye.
         if self.tasks.parked() > usize::try_from(self.conn.in_flight()).unwrap_or(usize::MAX) {
+            self.tasks.cancel_stale(&self.conn, |_| {});
+        }
+    }
+}
+
+impl<F> Driver<F> {
+    #[inline(never)]
+    fn cancel_many_stale(&mut self) {
+        let owed = usize::try_from(self.conn.in_flight()).unwrap_or(usize::MAX);
+        if self.tasks.parked() > owed.saturating_mul(2).saturating_add(STALE) {
             self.tasks.cancel_stale(&self.conn, |_| {});
         }
     }

@@ -423,6 +423,16 @@ impl Exchange {
         Seed { ids: self.0.ids, info: Arc::clone(&self.0.info), bounds: self.0.bounds }
     }
 
+    /// The NOTIFY's bytes, for whoever reads them while actions are added.
+    pub(crate) fn take_payload(&mut self) -> Vec<u8> {
+        core::mem::take(&mut self.0.payload)
+    }
+
+    /// Puts them back.
+    pub(crate) fn put_payload(&mut self, payload: Vec<u8>) {
+        self.0.payload = payload;
+    }
+
     /// Adds actions that are encoded already.
     pub(crate) fn append(&mut self, actions: &[u8]) -> Result<(), SetError> {
         self.add(actions.len(), |out| out.extend_from_slice(actions))

@@ -105,6 +105,22 @@ fn a_superseded_future_is_dropped() {
     }
 }
 
+/// In one read there is room for thousands of them, and each has a future of its own.
+#[test]
+fn asked_anew_in_one_read_few_superseded_futures_are_kept() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let limits = Limits::new().in_flight(4.try_into().unwrap());
+    let mut rig = Rig::new(AgentConfig::new().limits(limits));
+    let (mut begun, mut most) = (0, 0);
+    rig.feed(0, &notify(7).repeat(5000), |_| {
+        begun += 1;
+        most = most.max(begun - dropped.load(Ordering::SeqCst));
+        never(&dropped, false)
+    });
+    assert_eq!((begun, dropped.load(Ordering::SeqCst)), (5000, 4999));
+    assert!(most <= 32, "{most} at once, and 4 may be in flight");
+}
+
 #[test]
 fn a_future_whose_answer_is_late_is_dropped() {
     let dropped = Arc::new(AtomicUsize::new(0));

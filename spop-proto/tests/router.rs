@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods, reason = "a first instant to count from")]
 
 use std::future::{pending, poll_fn};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -228,6 +229,51 @@ fn routes_that_wait_stand_in_the_order_of_the_messages() {
     assert_eq!(alone.to_string(), "txn.slow = int32 1\n");
     let none = testing::message("b").ask(&mixed());
     assert_eq!(none.to_string(), "txn.b = int32 1\ntxn.last = str b\n");
+}
+
+/// As many as a frame holds: looking for each from the start would take minutes.
+#[test]
+fn a_frame_full_of_messages_that_wait_is_looked_through_once() {
+    const MESSAGES: usize = 120_000;
+    let called = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&called);
+    let router = Router::new().concurrent("slow", move |x: Exchange| {
+        counting.fetch_add(1, Ordering::Relaxed);
+        async move { Ok(x) }
+    });
+    let payload = b"\x04slow\x00".repeat(MESSAGES);
+    let now = Instant::now();
+    let config = EngineConfig::new(Dialect::New).max_frame_size(1 << 20).unwrap();
+    let mut engine = EngineConnection::new(config, now);
+    let mut driver = Driver::new(AgentConnection::new(AgentConfig::new(), Peer::Unknown, now));
+    let context = Context::from_waker(Waker::noop());
+    let mut asked = false;
+    loop {
+        let output = engine.transmit().to_vec();
+        engine.transmitted(output.len());
+        let serve = |n: spop_proto::Notify<'_>,
+                     a: &mut spop_proto::Ack<'_>,
+                     own: &mut dyn FnMut() -> Exchange| {
+            spop_proto::Dispatch::serve(&router, n, a, own)
+        };
+        driver.receive(&output, &context, now, serve, &mut |_: Notice<'_>| {});
+        let answer = driver.transmit().to_vec();
+        driver.transmitted(answer.len());
+        let mut input = &answer[..];
+        while let Some(event) = engine.receive(&mut input, now).unwrap() {
+            match event {
+                spop_proto::EngineEvent::Ack { .. } => {
+                    assert_eq!(called.load(Ordering::Relaxed), MESSAGES);
+                    return;
+                }
+                spop_proto::EngineEvent::Hello(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        if !std::mem::replace(&mut asked, true) {
+            engine.notify(&payload, now).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use spop_proto::server::Closed;
 use spop_proto::stats::Tally;
 use spop_proto::{AgentConnection, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::agent::Shared;
@@ -23,6 +24,9 @@ const READ: usize = 64 * 1024;
 /// Turns before a stream that is always ready lets other tasks run. (tokio's own streams yield by
 /// themselves.)
 const TURNS: usize = 32;
+
+/// Time after which others have theirs, too: requests can be small, and many in one read.
+const BUDGET: Duration = Duration::from_millis(1);
 
 /// How long a stream may take to shut down.
 const SHUTDOWN: Duration = Duration::from_secs(1);
@@ -65,8 +69,12 @@ where
             // On the stack: an idle connection has none.
             let tally = &mut driver.tally();
             let mut state = None;
+            let mut began = None;
             for turn in 1..=TURNS {
                 let now = now();
+                if now.saturating_duration_since(*began.get_or_insert(now)) >= BUDGET {
+                    break;
+                }
                 let log = &mut |notice: Notice<'_>| tell(&notice, &shared.warnings, now);
                 driver.poll_answers(cx, now, tally, log);
                 let mut full = false;
@@ -98,10 +106,9 @@ where
                 }
             }
             driver.publish(tally, now, |notice| tell(&notice, &shared.warnings, now()));
-            state.unwrap_or_else(|| {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            })
+            // Not woken at once: the runtime would not look for what others have to read before it has run
+            // its tasks some sixty times.
+            state.unwrap_or_else(|| pin!(yield_now()).poll(cx))
         })
         .await;
         // For streams that say goodbye themselves, such as TLS; not for ever.

@@ -25,7 +25,7 @@ use crate::handler::{Dispatch, Exchange, HandlerError, Seed, Service, Turn};
 use crate::request::{ArgError, Notify};
 use crate::stats::{MessageCounts, Striped};
 use crate::tasks::{Failure, panic_text};
-use crate::wire::{Action, Message};
+use crate::wire::{Action, Message, Messages};
 
 /// A [`Router`] whose routes all answer at once: a [`Service`], for every adapter.
 #[derive(Debug)]
@@ -384,20 +384,16 @@ impl<M> Router<M> {
                 }
             };
         }
+        // Looked through once, while actions are added to the exchange.
+        let payload = exchange.take_payload();
+        let mut parts = Messages::checked(&payload)
+            .filter_map(|message| Some((self.waiting(message.name())?, message)));
         let mut from = 0;
-        for (nth, at) in marks().enumerate() {
+        for at in marks() {
             exchange.append(inline.get(from..at).unwrap_or_default())?;
             from = at;
-            let Some((route, waiting, part)) = exchange
-                .messages()
-                .filter_map(|message| Some((self.waiting(message.name())?, message)))
-                .nth(nth)
-                .map(|((route, waiting), message)| {
-                    (route, waiting, seed.exchange(alone(&message)))
-                })
-            else {
-                break;
-            };
+            let Some(((route, waiting), message)) = parts.next() else { break };
+            let part = seed.exchange(alone(&message));
             let Some(fallback) = &route.fallback else {
                 let part = waiting.run(part).await?;
                 exchange.join(&seed, &part)?;
@@ -414,6 +410,7 @@ impl<M> Router<M> {
         if let Some(error) = failed {
             exchange.set_failure(Failure::of(error));
         }
+        exchange.put_payload(payload);
         Ok(exchange)
     }
 }

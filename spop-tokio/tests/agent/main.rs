@@ -3,6 +3,7 @@
 //! - `answers`: handlers and what becomes of them
 //! - `connections`: health checks, and connections over the limit; `stopping`: how they end
 //! - `sockets`: where it listens, and what it accepts; `streams`: in memory
+//! - `fairness`: what one peer leaves to others
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +18,7 @@ mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 mod connections;
+mod fairness;
 mod sockets;
 mod stopping;
 mod streams;

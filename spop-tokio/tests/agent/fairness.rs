@@ -1,0 +1,93 @@
+//! No peer has a thread for itself.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use spop_proto::wire::{Frame, FrameHeader, FrameType, HaproxyHello};
+use spop_tokio::{Agent, Peer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::UnixStream;
+
+/// Always has as many requests to read as fit, and takes every answer.
+struct Flood {
+    hello: Option<Vec<u8>>,
+    request: Vec<u8>,
+    reads: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if let Some(hello) = self.hello.take() {
+            buf.put_slice(&hello);
+        }
+        while buf.remaining() >= self.request.len() {
+            buf.put_slice(&self.request);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The runtime looks for what sockets have to say only between its tasks, and not between any two: how
+/// often the flood is read from until it has done so.
+#[tokio::test]
+async fn a_peer_that_always_has_more_leaves_the_thread_to_others() {
+    let frame = |kind, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        let header = FrameHeader::connection(kind);
+        Frame { header, payload }.encode(&mut bytes);
+        bytes
+    };
+    let mut hello = Vec::new();
+    HaproxyHello {
+        supported_versions: Some(b"2.0"),
+        max_frame_size: Some(16_380),
+        capabilities: Some(b"pipelining"),
+        engine_id: None,
+        healthcheck: false,
+    }
+    .encode(&mut hello);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let flood = Flood {
+        hello: Some(frame(FrameType::HAPROXY_HELLO, &hello)),
+        request: frame(FrameType::NOTIFY, b""),
+        reads: Arc::clone(&reads),
+    };
+    let agent = Agent::inline(|_, _| Ok(()));
+    let serving = tokio::spawn(async move { agent.serve_connection(flood, Peer::Unknown).await });
+    const ROUNDS: usize = 10;
+    for _ in 0..ROUNDS {
+        // New, so that nothing is known of them yet.
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        one.write_all(b"?").await.unwrap();
+        other.read_exact(&mut [0]).await.unwrap();
+    }
+    let reads = reads.load(Ordering::SeqCst);
+    assert!(reads > 0 && reads < 100 * ROUNDS, "{reads} reads in {ROUNDS} rounds");
+    serving.abort();
+}
