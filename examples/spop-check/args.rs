@@ -15,7 +15,7 @@ pub(crate) const USAGE: u8 = 1;
 /// Check an SPOE agent: connect to it and shake hands as HAProxy does.
 ///
 /// Says what was negotiated with either generation of HAProxy, or what is there instead of an agent.
-/// It asks the agent nothing.
+/// It asks the agent nothing but, with --describe, what it takes.
 #[derive(Debug, Parser)]
 #[command(name = "spop-check", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -32,6 +32,13 @@ pub(crate) struct Args {
     /// An agent that is about to stop, or not ready, fails it and takes connections all the same.
     #[arg(long)]
     pub(crate) healthcheck: bool,
+
+    /// Print the messages and arguments that the agent says it takes, for `spop-lint --expect`.
+    ///
+    /// It is asked by a health check, and has to be ready. An agent of this library with a `Router`
+    /// answers; any other ignores the question.
+    #[arg(long, conflicts_with_all = ["healthcheck", "dialect", "max_frame_size", "quiet"])]
+    pub(crate) describe: bool,
 
     /// How long a connection and its handshake may take, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = options::timeout, default_value = "1")]
@@ -78,10 +85,12 @@ Exit status:
   2  cannot connect
   3  no handshake, or a wrong one: nothing in time, another protocol, the connection was closed
   4  refused: the agent said DISCONNECT; its status and message are shown
+  5  with --describe: healthy, and does not say what it takes
 
 Examples:
   spop-check 127.0.0.1:12345
   spop-check --healthcheck --dialect new unix:/run/agent.sock
+  spop-check --describe 127.0.0.1:12345 > agent.txt
   HEALTHCHECK CMD [\"/spop-check\", \"--quiet\", \"127.0.0.1:12345\"]";
 
 #[cfg(test)]

@@ -2,11 +2,16 @@
 //!
 //! - `args`: the command line
 //! - `report`: what is said
+//! - `description`: what the agent says of itself
+//! - `../shared/describe.rs`: asks for that
 //! - `../shared/link.rs`: the connection, and all that can be wrong with it
 
 mod args;
 #[path = "../shared/command_line.rs"]
 mod command_line;
+#[path = "../shared/describe.rs"]
+mod describe;
+mod description;
 #[path = "../shared/generation.rs"]
 mod generation;
 #[path = "../shared/link.rs"]
@@ -26,6 +31,10 @@ use crate::report::Report;
 
 fn main() -> ExitCode {
     let args = Args::from_command_line();
+    if args.describe {
+        let (exit, printed) = description::print(&args);
+        return ended(exit, printed);
+    }
     let mut report = Report::new(&args);
     for dialect in args.dialects() {
         let result = match args.engine(dialect) {
@@ -40,13 +49,18 @@ fn main() -> ExitCode {
             break;
         }
     }
-    match report.print() {
+    ended(report.exit(), report.print())
+}
+
+/// The exit status, unless it could not be said.
+fn ended(exit: u8, printed: io::Result<()>) -> ExitCode {
+    match printed {
         // Whoever reads has read enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             anstream::eprintln!("spop-check: standard output: {error}");
             ExitCode::from(USAGE)
         }
-        _ => ExitCode::from(report.exit()),
+        _ => ExitCode::from(exit),
     }
 }
 

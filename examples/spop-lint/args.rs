@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use spop_proto::Endpoint;
 
 use crate::command_line;
 use crate::model::Version;
+use crate::options;
 
 /// What a wrong command line ends with.
 const USAGE: i32 = 2;
@@ -36,6 +38,13 @@ pub(crate) struct Args {
     /// What the agent takes, as it prints it with --describe: compared with what HAProxy sends.
     #[arg(long, value_name = "FILE")]
     pub(crate) expect: Option<PathBuf>,
+
+    /// The agent, HOST:PORT or unix:PATH: it is asked what it takes, which is compared in the same way.
+    ///
+    /// An agent of this library with a `Router` answers that; it has to run and be ready, and is given
+    /// ten seconds.
+    #[arg(long, value_name = "ENDPOINT", value_parser = options::agent, conflicts_with = "expect")]
+    pub(crate) agent: Option<Endpoint>,
 
     /// How to tell it.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
@@ -108,7 +117,7 @@ const AFTER_HELP: &str = "\
 Exit status:
   0  nothing found
   1  something found
-  2  wrong usage, or a file that cannot be read
+  2  wrong usage, a file that cannot be read, or an agent that does not say what it takes
 
 Environment variables in the configuration are those of this process. Whatever is not understood (a
 variable that is not set, `.if` blocks) is named, and nothing is guessed about it.
@@ -118,6 +127,7 @@ Examples:
   spop-lint --haproxy 3.2 /etc/haproxy/conf.d
   spop-lint -C deploy --format sarif deploy/haproxy.cfg > spop-lint.sarif
   ip-reputation --describe > agent.txt && spop-lint --expect agent.txt haproxy.cfg
+  spop-lint --agent 127.0.0.1:12345 haproxy.cfg
   spop-lint --explain L06";
 
 #[cfg(test)]
@@ -142,6 +152,9 @@ mod tests {
         assert_eq!(format(&["--format", "sarif"]).unwrap(), Format::Sarif);
         assert!(format(&["--json", "--format", "text"]).is_err());
         assert!(format(&["--haproxy", "1.8"]).is_err());
+        assert!(format(&["--agent", "[::1]:1"]).is_ok());
+        assert!(format(&["--agent", "[::1]:1", "--expect", "x"]).is_err());
+        assert!(format(&["--agent", "systemd"]).is_err());
         assert!(Args::try_parse_from(["spop-lint"]).is_err());
         assert!(Args::try_parse_from(["spop-lint", "--explain", "L06"]).is_ok());
     }

@@ -112,8 +112,7 @@ mod tests {
             supported_versions: Some(b"2.0"),
             max_frame_size: Some(1000),
             capabilities: Some(capabilities.as_bytes()),
-            engine_id: None,
-            healthcheck: false,
+            ..HaproxyHello::default()
         };
         let mut payload = Vec::new();
         hello.encode(&mut payload);

@@ -77,6 +77,7 @@ pub fn keys(payload: &[u8]) {
             capabilities: string(pairs, "capabilities")?,
             engine_id: string(pairs, "engine-id")?,
             healthcheck: boolean(pairs, "healthcheck")?.unwrap_or(false),
+            describe: boolean(pairs, "describe")?.unwrap_or(false),
         })
     });
     assert_eq!(ours, naive, "HAPROXY-HELLO");
@@ -86,6 +87,7 @@ pub fn keys(payload: &[u8]) {
             version: string(pairs, "version")?,
             max_frame_size: integer(pairs, "max-frame-size")?,
             capabilities: string(pairs, "capabilities")?,
+            description: string(pairs, "description")?,
         })
     });
     assert_eq!(ours, naive, "AGENT-HELLO");

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use spop_proto::{
-    AgentConfig, AgentConnection, Capabilities, Dialect, EngineConfig, EngineConnection,
-    EngineEvent, Event, Peer, Status,
+    AgentConfig, AgentConnection, Capabilities, Description, Dialect, EngineConfig,
+    EngineConnection, EngineEvent, Event, Peer, Status,
 };
 
 use crate::compare::{boolean, integer, string};
@@ -62,6 +62,7 @@ fn judge(
     let list = string(&pairs, "capabilities").ok_or(4_u32)?;
     string(&pairs, "engine-id").ok_or(4_u32)?;
     let check = boolean(&pairs, "healthcheck").ok_or(4_u32)?.unwrap_or(false);
+    boolean(&pairs, "describe").ok_or(4_u32)?;
     let versions = versions.ok_or(5_u32)?;
     if !words(versions).iter().any(|word| is_two_zero(word)) {
         return Err(8);
@@ -174,6 +175,7 @@ fn engine_config(script: &mut Script<'_>) -> EngineConfig {
         .expect("within bounds")
         .pipelining(options & 1 == 0)
         .r#async(options & 2 == 0)
+        .describe(options & 8 != 0)
         .window(NonZeroU32::new(u32::from(options >> 4)).unwrap_or(NonZeroU32::MAX));
     if options & 4 != 0 { config.health_check() } else { config }
 }
@@ -247,7 +249,11 @@ fn plain_answer(pairs: &[(Vec<u8>, naive::Data)], own: u32) -> bool {
 fn both(mut script: Script<'_>) {
     let config = engine_config(&mut script);
     let options = script.byte();
+    // One that fits every frame, one that fits some, and none.
+    let description = script.pick(&["message m", DESCRIPTION, ""]);
+    let described: Description = description.parse().expect("a description");
     let agent = AgentConfig::new()
+        .description(Some(&described))
         .max_frame_size(script.pick(&[1 << 20, 256, 300, 16_380]))
         .expect("within bounds")
         .pipelining(options & 1 == 0)
@@ -278,4 +284,23 @@ fn both(mut script: Script<'_>) {
         }
         other => panic!("{other:?}"),
     }
+    // Not asked for, it is not said; what is said is all of it.
+    let said = engine.description().map(|text| str::from_utf8(text).expect("text"));
+    let asked = asked.windows(8).any(|bytes| bytes == b"describe");
+    let text = described.to_string();
+    assert!(said.is_none_or(|said| asked && said == text), "{said:?}");
+    // The key, the type and the length of the text take less than 20 bytes.
+    let fits = answer.len() + text.len() + 20 <= 256;
+    assert!(said.is_some() || !asked || !fits || text.is_empty(), "{text:?} was not said");
 }
+
+const DESCRIPTION: &str = "\
+message check-client-ip
+    arg ip ip = src
+    arg path str optional = path
+    arg method str = method
+    arg host str = req.hdr(host)
+    arg id str = unique-id
+    arg length int optional = req.hdr_val(content-length)
+    arg body bytes = req.body
+";

@@ -69,7 +69,8 @@ pub struct Rig<'a> {
 impl<'a> Rig<'a> {
     /// A connection that was just accepted.
     pub fn new(settings: &Settings, answers: &'a [u8], chunk: usize, over_limit: bool) -> Self {
-        let config = settings.config.clone();
+        // Each for itself: what an agent was told once is news to the next.
+        let (config, _) = settings.config.for_server();
         let conn = if over_limit {
             AgentConnection::over_limit(config, Peer::Unknown, start())
         } else {

@@ -21,11 +21,13 @@ enum Input<'a> {
         capabilities: Option<&'a [u8]>,
         engine: Option<&'a [u8]>,
         check: bool,
+        describe: bool,
     },
     AgentHello {
         version: Option<&'a [u8]>,
         size: Option<u64>,
         capabilities: Option<&'a [u8]>,
+        description: Option<&'a [u8]>,
     },
     Disconnect(u32, &'a [u8]),
 }
@@ -88,21 +90,22 @@ pub fn run(data: &[u8]) {
     match input {
         Input::Notify(head, messages) => notify(&head, &messages),
         Input::Ack(head, changes) => ack(&head, &changes),
-        Input::HaproxyHello { versions, size, capabilities, engine, check } => {
+        Input::HaproxyHello { versions, size, capabilities, engine, check, describe } => {
             let hello = HaproxyHello {
                 supported_versions: versions,
                 max_frame_size: size,
                 capabilities,
                 engine_id: engine,
                 healthcheck: check,
+                describe,
             };
             let mut bytes = Vec::new();
             hello.encode(&mut bytes);
             assert_eq!(HaproxyHello::decode(&bytes), Ok(hello));
             compare::keys(&bytes);
         }
-        Input::AgentHello { version, size, capabilities } => {
-            let hello = AgentHello { version, max_frame_size: size, capabilities };
+        Input::AgentHello { version, size, capabilities, description } => {
+            let hello = AgentHello { version, max_frame_size: size, capabilities, description };
             let mut bytes = Vec::new();
             hello.encode(&mut bytes);
             assert_eq!(AgentHello::decode(&bytes), Ok(hello));

@@ -92,9 +92,10 @@ impl<D: Dispatch> Agent<D> {
     /// Answers with what decides for each request whether it takes a future.
     pub fn with(dispatch: D) -> Self {
         let stats = Stats::new("async-std").with_messages(dispatch.message_counts());
+        let config = AgentConfig::new().count_in(stats);
         Self {
+            config: config.description_or(dispatch.describe()),
             dispatch: Arc::new(dispatch),
-            config: AgentConfig::new().count_in(stats),
             lame_duck: Duration::ZERO,
             warnings: Arc::default(),
         }
@@ -102,7 +103,8 @@ impl<D: Dispatch> Agent<D> {
 
     /// Replaces the whole configuration: fallback, limits, health switch.
     pub fn config(mut self, config: AgentConfig) -> Self {
-        self.config = config.count_in(self.stats());
+        let described = config.description_or(self.dispatch.describe());
+        self.config = described.count_in(self.stats());
         self
     }
 

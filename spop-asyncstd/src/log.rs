@@ -91,6 +91,15 @@ fn happened(event: &Event<'_>) {
                 "handshake done"
             );
         }
+        Event::MaybeCut(cut) => {
+            info!(
+                spoe_message = %cut.message,
+                argument = %cut.argument,
+                bytes = cut.bytes,
+                bufsize = cut.bufsize,
+                "argument may be a body cut at HAProxy's buffer, without an error: add length=req.hdr_val(content-length) to args and compare"
+            );
+        }
         Event::Abandoned { stream_id, frame_id, by } => {
             debug!(stream_id, frame_id, ?by, "fragmented payload given up");
         }

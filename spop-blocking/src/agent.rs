@@ -57,9 +57,10 @@ impl<S: Service> Agent<S> {
     /// [`inline`](Agent::inline).
     pub fn new(service: S) -> Self {
         let stats = Stats::new("blocking").with_messages(service.message_counts());
+        let config = AgentConfig::new().count_in(stats);
         Self {
+            config: config.description_or(service.describe()),
             service: Arc::new(service),
-            config: AgentConfig::new().count_in(stats),
             workers: 0,
             waiting: WAITING,
             lame_duck: Duration::ZERO,
@@ -83,7 +84,8 @@ impl<S: Service> Agent<S> {
 
     /// Sets the configuration, limits included. The health switch is then the configuration's.
     pub fn config(mut self, config: AgentConfig) -> Self {
-        self.config = config.count_in(self.stats());
+        let described = config.description_or(self.service.describe());
+        self.config = described.count_in(self.stats());
         self
     }
 

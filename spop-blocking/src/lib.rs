@@ -76,7 +76,8 @@ pub use self::server::{Server, StopHandle};
 pub use spop_proto;
 pub use spop_proto::server::Closed;
 pub use spop_proto::{
-    Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
-    FromValue, HandlerError, Health, HealthState, Limits, Message, Notify, Overload, OwnedValue,
-    Pacing, Peer, Report, Router, Scope, Service, SetError, Snapshot, Stats, Value, Var, testing,
+    Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Description,
+    Endpoint, FromValue, HandlerError, Health, HealthState, Limits, Message, Notify, Overload,
+    OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Snapshot, Stats, Value,
+    Var, testing,
 };

@@ -123,6 +123,14 @@ pub(crate) fn happened(peer: Peer, event: &Event<'_>) {
             max_frame_size = info.max_frame_size(),
             "handshake done"
         ),
+        Event::MaybeCut(cut) => event!(
+            info,
+            spoe_message = %cut.message,
+            argument = %cut.argument,
+            bytes = cut.bytes,
+            bufsize = cut.bufsize,
+            "argument may be a body cut at HAProxy's buffer, without an error: add length=req.hdr_val(content-length) to args and compare"
+        ),
         Event::Abandoned { stream_id, frame_id, by } => {
             event!(debug, %peer, stream_id, frame_id, ?by, "fragmented payload given up");
         }

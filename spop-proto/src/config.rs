@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::cut::Told;
 use crate::inflight::Owed;
 use crate::limits::Limits;
+use crate::router::Description;
 use crate::server::{Health, HealthState, LameDuck};
 use crate::stats::Stats;
 use crate::tx::Reason;
@@ -56,6 +58,9 @@ struct Inner {
     owed: Owed,
     stats: Option<Stats>,
     request_id: Option<Arc<str>>,
+    /// Empty: not to be told.
+    description: Option<Arc<str>>,
+    told_of_cuts: Told,
 }
 
 impl Default for Inner {
@@ -76,6 +81,8 @@ impl Default for Inner {
             owed: Owed::default(),
             stats: None,
             request_id: None,
+            description: None,
+            told_of_cuts: Told::default(),
         }
     }
 }
@@ -242,6 +249,39 @@ impl AgentConfig {
         self.with(|inner| inner.request_id = Some(argument.into()))
     }
 
+    /// What the agent says of itself to a tool that asks on its port (`spop-lint --agent`,
+    /// `spop-check --describe`): the messages it answers and the arguments it takes. `None` keeps it to
+    /// itself. Where this is not called, an agent made of a [`Router`](crate::Router) gives the router's
+    /// [description](crate::Router::description), and any other none.
+    ///
+    /// Whoever can connect can ask. HAProxy does not: the tool says so in its HAPROXY-HELLO with an item
+    /// `describe`, and the answer is an item `description` in the AGENT-HELLO, left out where the frame
+    /// would be larger than agreed on with it.
+    ///
+    /// ```
+    /// use spop_proto::{AgentConfig, Description};
+    ///
+    /// let takes: Description = "message check-client-ip\n    arg ip ip = src".parse()?;
+    /// let config = AgentConfig::new().description(Some(&takes));
+    /// # let _ = config;
+    /// # Ok::<(), spop_proto::ParseDescriptionError>(())
+    /// ```
+    #[must_use]
+    pub fn description(self, description: Option<&Description>) -> Self {
+        let text = description.map(ToString::to_string).unwrap_or_default();
+        self.with(|inner| inner.description = Some(text.into()))
+    }
+
+    /// The same unless it was called: for adapters, with what a handler says of itself
+    /// ([`Service::describe`](crate::Service::describe)).
+    #[must_use]
+    pub fn description_or(self, own: Option<Description>) -> Self {
+        match (own, &self.inner.description) {
+            (Some(own), None) => self.description(Some(&own)),
+            _ => self,
+        }
+    }
+
     /// The limits.
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
@@ -291,13 +331,24 @@ impl AgentConfig {
         let config = self.clone().with(|inner| {
             inner.lame_duck = lame_duck;
             inner.owed = Owed::default();
+            inner.told_of_cuts = Told::default();
         });
         (config, switch)
+    }
+
+    /// The arguments of which it was told that they may have been cut.
+    pub(crate) fn told_of_cuts(&self) -> &Told {
+        &self.inner.told_of_cuts
     }
 
     /// Whether a health check is to succeed.
     pub(crate) fn is_well(&self) -> bool {
         self.inner.health.get() == HealthState::Ready && !self.inner.lame_duck.is_set()
+    }
+
+    /// What to say of itself, if there is something.
+    pub(crate) fn own_description(&self) -> Option<&Arc<str>> {
+        self.inner.description.as_ref().filter(|text| !text.is_empty())
     }
 
     pub(crate) fn own_max_frame_size(&self) -> u32 {
@@ -390,7 +441,7 @@ impl Default for Pacing {
 }
 
 impl Pacing {
-    const DEFAULT: Self =
+    pub(crate) const DEFAULT: Self =
         Self { bufsize: None, settle: Duration::from_millis(4), stall: Duration::from_millis(100) };
 
     /// The defaults.

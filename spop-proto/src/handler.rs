@@ -8,6 +8,7 @@ use crate::ack::{Ack, Bounds, SetError};
 use crate::inflight::Ids;
 use crate::info::{ConnectionInfo, Peer};
 use crate::request::{ArgError, Notify};
+use crate::router::Description;
 pub use crate::router::{AtOnce, Mixed, Router};
 use crate::stats::MessageCounts;
 use crate::tasks::Failure;
@@ -84,6 +85,14 @@ pub trait Service: Send + Sync + 'static {
     fn message_counts(&self) -> Option<MessageCounts> {
         None
     }
+
+    /// What it takes, for tools that ask the agent: see [`AgentConfig::description`]. An adapter asks once,
+    /// when the agent is made. A [`Router`] knows; a service around one hands it on.
+    ///
+    /// [`AgentConfig::description`]: crate::AgentConfig::description
+    fn describe(&self) -> Option<Description> {
+        None
+    }
 }
 
 impl<S: Service + ?Sized> Service for Arc<S> {
@@ -93,6 +102,10 @@ impl<S: Service + ?Sized> Service for Arc<S> {
 
     fn message_counts(&self) -> Option<MessageCounts> {
         (**self).message_counts()
+    }
+
+    fn describe(&self) -> Option<Description> {
+        (**self).describe()
     }
 }
 
@@ -112,6 +125,11 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         exchange: Exchange,
     ) -> impl Future<Output = Result<Exchange, HandlerError>> + Send;
+
+    /// What it takes: see [`Service::describe`].
+    fn describe(&self) -> Option<Description> {
+        None
+    }
 }
 
 impl<H: Handler> Handler for Arc<H> {
@@ -120,6 +138,10 @@ impl<H: Handler> Handler for Arc<H> {
         exchange: Exchange,
     ) -> impl Future<Output = Result<Exchange, HandlerError>> + Send {
         (**self).notify(exchange)
+    }
+
+    fn describe(&self) -> Option<Description> {
+        (**self).describe()
     }
 }
 
@@ -148,6 +170,11 @@ pub trait Dispatch: Send + Sync + 'static {
     fn message_counts(&self) -> Option<MessageCounts> {
         None
     }
+
+    /// What it takes: see [`Service::describe`].
+    fn describe(&self) -> Option<Description> {
+        None
+    }
 }
 
 /// A future that never is: what a synchronous service answers later.
@@ -166,6 +193,10 @@ impl<D: Dispatch> Dispatch for Arc<D> {
 
     fn message_counts(&self) -> Option<MessageCounts> {
         (**self).message_counts()
+    }
+
+    fn describe(&self) -> Option<Description> {
+        (**self).describe()
     }
 }
 
@@ -194,6 +225,10 @@ impl<S: Service> Dispatch for Inline<S> {
     fn message_counts(&self) -> Option<MessageCounts> {
         self.0.message_counts()
     }
+
+    fn describe(&self) -> Option<Description> {
+        self.0.describe()
+    }
 }
 
 /// A [`Handler`] as a [`Dispatch`].
@@ -215,6 +250,10 @@ impl<H: Handler> Dispatch for Concurrent<H> {
         own: &mut dyn FnMut() -> Exchange,
     ) -> Turn<impl Future<Output = Result<Exchange, HandlerError>> + Send + use<'s, H>> {
         Turn::Later(self.0.notify(own()))
+    }
+
+    fn describe(&self) -> Option<Description> {
+        self.0.describe()
     }
 }
 
@@ -288,6 +327,11 @@ impl<S: Service> Service for Swap<S> {
             }
         }))
     }
+
+    /// That of the one which is in place when the agent is made.
+    fn describe(&self) -> Option<Description> {
+        self.current().describe()
+    }
 }
 
 impl<H: Handler> Handler for Swap<H> {
@@ -297,6 +341,11 @@ impl<H: Handler> Handler for Swap<H> {
     ) -> impl Future<Output = Result<Exchange, HandlerError>> + Send {
         let current = self.current();
         async move { current.notify(exchange).await }
+    }
+
+    /// That of the one which is in place when the agent is made.
+    fn describe(&self) -> Option<Description> {
+        self.current().describe()
     }
 }
 

@@ -31,6 +31,8 @@
 //!   that a peer announced: see the table on [`Limits`].
 //! - **Nothing is copied or allocated** for a NOTIFY that lies whole in the input and is answered
 //!   inline; the counting allocator in the tests says so.
+//! - **It says what it takes.** An agent with a [`Router`] tells a tool that asks on its port which messages and
+//!   arguments it takes ([`AgentConfig::description`]), so that a configuration of HAProxy can be compared.
 //!
 //! # What can go wrong
 //! | error | whose fault | what happens |
@@ -68,6 +70,7 @@
 mod ack;
 mod agent;
 mod config;
+mod cut;
 #[cfg(feature = "serde")]
 mod deserialize;
 pub mod driver;
@@ -97,6 +100,7 @@ pub mod wire;
 pub use ack::{Ack, AnswerOnError, SetError, StaleTicket, Ticket};
 pub use agent::{AbandonedBy, AgentConnection, CloseReason, Event, Interest};
 pub use config::{AgentConfig, ConfigError, Pacing};
+pub use cut::MaybeCut;
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use engine::{
     CheckFailure, Dialect, EngineCloseReason, EngineConfig, EngineConnection, EngineEvent,

@@ -27,6 +27,7 @@
 //! | info | `agent listening` | `listen` |
 //! | info | `first connection of HAProxy` | `peer`, `dialect`: `old` up to HAProxy 3.0, `new` from 3.1 on; once for each |
 //! | info | `health checks for a minute and no request: see spop-lint for what HAProxy accepts and never asks` | once; as a rule a group that no rule sends, a message that is not listed or has no event, or no `filter spoe` |
+//! | info | `argument may be a body cut at HAProxy's buffer, without an error: add length=req.hdr_val(content-length) to args and compare` | `spoe_message`, `argument`, `bytes`, `bufsize`; once for each argument: see [`Event::MaybeCut`](crate::Event::MaybeCut) |
 //! | info | `stopping: health checks fail from now on` | `time`: that of the lame duck |
 //! | info | `agent stopped` | `report`: [`Report`](crate::Report) in a line |
 //! | debug | `handshake done` | `offered`, `announced`, `max_frame_size` |

@@ -171,9 +171,17 @@ impl Tx {
 
     // Frames of the connection.
 
-    pub(crate) fn hello(&mut self, hello: &AgentHello<'_>, now: Instant) {
+    /// AGENT-HELLO, without the description where that makes it larger than `max_frame_size`.
+    pub(crate) fn hello(&mut self, mut hello: AgentHello<'_>, max_frame_size: u32, now: Instant) {
+        let max = usize::try_from(max_frame_size).unwrap_or(usize::MAX);
+        // Not even written where it cannot fit.
+        hello.description = hello.description.filter(|text| text.len() < max);
         self.begin(FrameHeader::connection(FrameType::AGENT_HELLO));
         hello.encode(&mut self.out);
+        if hello.description.take().is_some() && self.frame_length() > max {
+            self.begin(FrameHeader::connection(FrameType::AGENT_HELLO));
+            hello.encode(&mut self.out);
+        }
         self.commit(now);
     }
 

@@ -24,9 +24,10 @@ use allocation_counter::measure;
 use common::*;
 use spop_proto::driver::{Driver, Notice};
 use spop_proto::handler::{Concurrent, HandlerFn};
+use spop_proto::wire::NotifyPayload;
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Dispatch, Event, Exchange, HandlerError, Limits, Notify,
-    Router, Scope, Stats, Ticket, Var, answer_inline,
+    Router, Scope, Stats, Ticket, Value, Var, answer_inline,
 };
 
 const ROUNDS: usize = 100;
@@ -110,6 +111,22 @@ fn write(conn: &mut AgentConnection, expected: &[u8]) {
 fn the_counter_counts() {
     assert_eq!(allocations(|| drop(Box::new(1))), ROUNDS as u64);
     assert_eq!(allocations(|| ()), 0);
+}
+
+/// Of a body that may have been cut it is told in the first round; then it is looked at, and no more.
+#[test]
+fn a_large_body_allocates_nothing() {
+    let body = vec![b'x'; 15_214];
+    let payload = NotifyPayload::new("check").arg("body", Value::Bin(&body));
+    let input = frame(NOTIFY, FIN, 1, 1, payload.as_bytes().unwrap());
+    let mut conn = connection();
+    let now = Instant::now();
+    let mut answered = 0;
+    let count = allocations(|| {
+        read(&mut conn, &input, input.len(), now, |_, _| answered += 1);
+        conn.transmitted(usize::MAX);
+    });
+    assert_eq!((count, answered), (0, ROUNDS + 3));
 }
 
 #[test]

@@ -22,11 +22,12 @@ mod text;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use spop_proto::wire::{
     AgentHello, Arg, Disconnect, Frame, FrameType, HaproxyHello, Messages, NotifyPayload,
 };
-use spop_proto::{Status, Value};
+use spop_proto::{AgentConfig, AgentConnection, Description, Peer, Status, Value};
 
 use replay::{Expected, Replay};
 
@@ -125,6 +126,8 @@ fn haproxy_hello<'a>(pairs: &[Arg<'a>]) -> Option<HaproxyHello<'a>> {
         capabilities: string(pairs, b"capabilities")?,
         engine_id: string(pairs, b"engine-id")?,
         healthcheck: matches!(find(pairs, b"healthcheck"), Some(Value::Bool(true))),
+        // HAProxy has never said it.
+        describe: false,
     })
 }
 
@@ -133,6 +136,7 @@ fn agent_hello<'a>(pairs: &[Arg<'a>]) -> Option<AgentHello<'a>> {
         version: string(pairs, b"version")?,
         max_frame_size: integer(pairs, b"max-frame-size")?,
         capabilities: string(pairs, b"capabilities")?,
+        description: None,
     })
 }
 
@@ -223,6 +227,28 @@ fn an_agent_sees_and_answers_what_the_index_says() {
         assert_eq!(replay.events(), expected.events, "{}", capture.file);
         assert_eq!(replay.answers(), expected.answers, "{}", capture.file);
     }
+}
+
+/// HAProxy does not ask for it, so an agent that could describe itself says what any other says.
+#[test]
+fn an_agent_does_not_describe_itself_to_haproxy() {
+    let description: Description = "message check-client-ip\n    arg ip ip = src".parse().unwrap();
+    let now = Instant::now();
+    let mut hellos = 0;
+    for capture in from_haproxy() {
+        let bytes = capture.bytes();
+        let said = |config: AgentConfig| {
+            let mut conn = AgentConnection::new(config, Peer::Unknown, now);
+            let mut input = &bytes[..];
+            while let Ok(Some(_)) = conn.receive(&mut input, now) {}
+            conn.transmit().to_vec()
+        };
+        let expected = said(AgentConfig::new());
+        assert_eq!(said(AgentConfig::new().description(Some(&description))), expected);
+        // The fifth byte of a stream is the type of its first frame.
+        hellos += usize::from(expected.get(4) == Some(&FrameType::AGENT_HELLO.0));
+    }
+    assert!(hellos > 20, "{hellos} handshakes");
 }
 
 #[test]

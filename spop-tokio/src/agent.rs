@@ -102,16 +102,18 @@ impl<D: Dispatch> Agent<D> {
     /// with routes that wait.
     pub fn with(dispatch: D) -> Self {
         let stats = Stats::new("tokio").with_messages(dispatch.message_counts());
+        let config = AgentConfig::new().count_in(stats);
         Self {
+            config: config.description_or(dispatch.describe()),
             shared: Arc::new(Shared { dispatch, warnings: Warnings::default() }),
-            config: AgentConfig::new().count_in(stats),
             lame_duck: Duration::ZERO,
         }
     }
 
     /// Sets the configuration, limits included. The health switch is then the configuration's.
     pub fn config(mut self, config: AgentConfig) -> Self {
-        self.config = config.count_in(self.stats());
+        let described = config.description_or(self.shared.dispatch.describe());
+        self.config = described.count_in(self.stats());
         self
     }
 

@@ -72,10 +72,10 @@ pub use self::server::Server;
 pub use spop_proto;
 pub use spop_proto::server::Closed;
 pub use spop_proto::{
-    Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Endpoint,
-    Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message, Notify,
-    Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Snapshot, Stats,
-    Value, Var, testing,
+    Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Description,
+    Endpoint, Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message,
+    Notify, Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Snapshot,
+    Stats, Value, Var, testing,
 };
 
 /// The README's agent compiles.

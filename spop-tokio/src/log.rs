@@ -80,6 +80,13 @@ pub(crate) fn tell(notice: &Notice<'_>, warnings: &Warnings, now: Instant) {
                 "handshake done"
             );
         }
+        Notice::Event(Event::MaybeCut(cut)) => {
+            event!(
+                info,
+                spoe_message = %cut.message, argument = %cut.argument, bytes = cut.bytes, bufsize = cut.bufsize,
+                "argument may be a body cut at HAProxy's buffer, without an error: add length=req.hdr_val(content-length) to args and compare"
+            );
+        }
         Notice::Event(Event::Abandoned { stream_id, frame_id, by }) => {
             event!(debug, stream_id, frame_id, ?by, "fragmented payload given up");
         }

@@ -175,6 +175,7 @@ fn say_hello(output: &mut Vec<u8>) -> Option<()> {
         version: Some(b"2.0"),
         max_frame_size: Some(16_380),
         capabilities: Some(b"pipelining,fragmentation"),
+        ..AgentHello::default()
     };
     let mut payload = Vec::new();
     hello.encode(&mut payload);

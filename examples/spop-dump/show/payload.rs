@@ -160,10 +160,11 @@ fn wrong_value(kind: FrameType, key: &[u8], value: &Value<'_>) -> Option<String>
             Some(size) => Some(format!("{size} is no size: the least is 256")),
         },
         b"status-code" if !hello => value.as_int().is_none().then(|| wants("an integer", value)),
-        b"healthcheck" if kind == FrameType::HAPROXY_HELLO => {
+        b"healthcheck" | b"describe" if kind == FrameType::HAPROXY_HELLO => {
             (value.kind() != "bool").then(|| wants("a bool", value))
         }
         b"engine-id" if kind == FrameType::HAPROXY_HELLO => text(value),
+        b"description" if kind == FrameType::AGENT_HELLO => text(value),
         b"supported-versions" if kind == FrameType::HAPROXY_HELLO => match value {
             Value::Str(list) if Version::parse_list(list).any(|v| v == Version::V2_0) => None,
             Value::Str(_) => Some("2.0 is not among the versions".to_owned()),

@@ -75,6 +75,8 @@ impl fmt::Display for Mode {
 pub(crate) struct Setup {
     pub(crate) mode: Mode,
     pub(crate) script: Script,
+    /// Instead of the script, a router that takes the argument `number` of the message `echo`.
+    pub(crate) router: bool,
     pub(crate) config: AgentConfig,
     pub(crate) endpoint: Endpoint,
     pub(crate) lame_duck: Duration,

@@ -23,6 +23,7 @@ impl Bench {
         Setup {
             mode: self.mode,
             script: self.script.clone(),
+            router: false,
             config: script::config(),
             endpoint: Endpoint::Tcp("127.0.0.1:0".to_owned()),
             lame_duck: Duration::ZERO,

@@ -81,6 +81,11 @@ impl Client {
         }
     }
 
+    /// What the agent said of itself, if it was asked to.
+    pub(crate) fn description(&self) -> Option<String> {
+        self.conn.description().map(|text| String::from_utf8(text.to_vec()).unwrap())
+    }
+
     /// Asks.
     #[track_caller]
     pub(crate) fn send(&mut self, payload: &NotifyPayload) -> NotifyId {

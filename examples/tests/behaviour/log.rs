@@ -1,4 +1,4 @@
-//! What agents log, kept for those who look for it: warnings of all trials together.
+//! What agents log, kept for those who look for it: lines of all trials together, from `info` on.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -41,13 +41,8 @@ static MORE: Condvar = Condvar::new();
 
 /// From now on lines are kept.
 pub(crate) fn keep() {
-    let subscriber = registry().with(Keeper.with_filter(LevelFilter::WARN));
+    let subscriber = registry().with(Keeper.with_filter(LevelFilter::INFO));
     tracing::subscriber::set_global_default(subscriber).unwrap();
-}
-
-/// How many lines there are by now.
-pub(crate) fn count() -> usize {
-    LINES.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
 /// Waits for a line: it may be written after what it is about has been answered.
@@ -70,6 +65,12 @@ pub(crate) fn line_after(count: usize, what: &str, is_it: impl Fn(&Line) -> bool
         let waited = MORE.wait_timeout(lines, left);
         lines = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
+}
+
+/// How many lines there are of that kind so far.
+pub(crate) fn count(is_it: impl Fn(&Line) -> bool) -> usize {
+    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.iter().filter(|line| is_it(line)).count()
 }
 
 /// Whether that text is in any line so far.

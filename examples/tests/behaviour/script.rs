@@ -3,9 +3,11 @@
 use std::panic::panic_any;
 use std::time::Duration;
 
+use spop_proto::handler::Mixed;
 use spop_proto::wire::NotifyPayload;
 use spop_proto::{
-    Ack, Action, AgentConfig, Exchange, HandlerError, Limits, Notify, Scope, SetError, Value,
+    Ack, Action, AgentConfig, Exchange, HandlerError, Limits, Notify, Router, Scope, SetError,
+    Value,
 };
 
 use crate::gate::Gate;
@@ -28,6 +30,16 @@ pub(crate) enum Word {
     Fail,
     /// Sets a variable and panics.
     Panic,
+}
+
+/// See [`Setup::router`](crate::adapter::Setup).
+pub(crate) fn router() -> Router {
+    Router::new().on("echo", |_, _| Ok(())).declares(["number=fe_id"])
+}
+
+/// The same with a route that waits.
+pub(crate) fn router_that_waits() -> Router<Mixed> {
+    Router::new().concurrent("echo", |x| async { Ok(x) }).declares(["number=fe_id"])
 }
 
 const WORDS: [(&str, Word); 7] = [

@@ -12,7 +12,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use spop_proto::{AgentConfig, HealthState, Limits};
 
 use crate::other_end::{
-    Running, Script, agent_disconnect, agent_hello, closed_port, mirror, peer, scoring,
+    DESCRIPTION, Running, Script, agent_disconnect, agent_hello, agent_hello_that_says,
+    closed_port, described, mirror, peer, scoring,
 };
 use crate::run::{CHECK, Did, Folder, finish, run};
 
@@ -41,6 +42,53 @@ fn a_healthy_agent() {
     for words in [&["--quiet"][..], &["-q", "--healthcheck"], &["-q", "--json"]] {
         check(&agent.endpoint, words).assert(0, "", "");
     }
+}
+
+/// What it takes goes to standard output, and to a file as it is.
+#[test]
+fn an_agent_that_says_what_it_takes() {
+    let agent = Running::on_tcp(described());
+    check(&agent.endpoint, &["--describe"]).assert(0, DESCRIPTION, "");
+    let did = check(&agent.endpoint, &["--describe", "--json"]);
+    let expected = serde_json::json!({
+        "check": "describe",
+        "description": DESCRIPTION,
+        "endpoint": "AGENT",
+        "exit": 0,
+        "reason": null,
+        "text": null,
+    });
+    assert_eq!((did.exit, did.json()), (0, expected));
+}
+
+#[test]
+fn agents_that_do_not_say_what_they_take() {
+    const WHY: &str = "it has no `Router` of this library and no `AgentConfig::description`, or its \
+                       description does not fit the frame of";
+    let said = |exit: i32, agent: &str, text: &str| {
+        let did = check(agent, &["--describe"]);
+        did.assert(exit, "", &format!("spop-check: AGENT: {text}\n"));
+    };
+    let closure = Running::on_tcp(scoring());
+    let nothing =
+        |size| format!("healthy, and does not say what it takes: {WHY} {size} bytes agreed on");
+    said(5, &closure.endpoint, &nothing(1 << 20));
+    // One that does not know the question.
+    said(5, &peer(Script::Say(agent_hello("2.0"))), &nothing(1000));
+    // One whose answer is too large.
+    let small = AgentConfig::new().max_frame_size(256).unwrap();
+    let takes = DESCRIPTION.parse().unwrap();
+    let long = Running::on_tcp(scoring().config(small.description(Some(&takes))));
+    said(5, &long.endpoint, &nothing(256));
+    let text = peer(Script::Say(agent_hello_that_says(b"\x1b[2J")));
+    let wrong = "what it says it takes is no description: there is a \\u{1b} in it";
+    said(5, &text, wrong);
+    let did = check(&text, &["--describe", "--json"]);
+    assert_eq!((did.exit, did.json()["reason"].as_str()), (5, Some("wrong-description")));
+    closure.health.set(HealthState::LameDuck);
+    let leaving = "refused with status 99 (an unknown error occurred): \"the agent takes no new requests\"; HAProxy shows \"an unknown error occurred\"";
+    said(4, &closure.endpoint, leaving);
+    said(2, &closed_port(), "connection refused: nothing listens there. Is the agent running?");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
-use crate::other_end::{Running, Script, closed_port, peer, scoring, scoring_as};
+use crate::other_end::{Running, Script, closed_port, described, peer, scoring, scoring_as};
 use crate::replay::capture;
 use crate::run::{CHECK, Folder, SEND, finish, run, without_times};
 
@@ -51,6 +51,7 @@ fn assert_transcripts(page: &str, stands_for: &[(&str, &str)]) -> usize {
 fn the_page_of_spop_check() {
     let agent = Running::on_tcp(scoring());
     let leaving = Running::on_tcp(scoring());
+    let takes = Running::on_tcp(described());
     leaving.health.set(spop_proto::HealthState::LameDuck);
     let http = peer(Script::Say(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()));
     let commands = assert_transcripts(
@@ -58,6 +59,7 @@ fn the_page_of_spop_check() {
         &[
             ("127.0.0.1:12345", &agent.endpoint),
             ("127.0.0.1:12346", &leaving.endpoint),
+            ("127.0.0.1:12347", &takes.endpoint),
             ("127.0.0.1:80", &http),
             ("127.0.0.1:12399", &closed_port()),
         ],

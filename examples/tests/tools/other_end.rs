@@ -44,6 +44,24 @@ impl Drop for Running {
     }
 }
 
+/// What [`described`] takes. Longer than a frame of 256 bytes.
+pub(crate) const DESCRIPTION: &str = "\
+message check-client-ip
+    arg ip ip = src
+    arg path str optional = path
+    arg host str optional = req.hdr(host)
+    arg agent str optional = req.hdr(user-agent)
+    arg length int optional = req.hdr_val(content-length)
+message check-body
+    arg body bytes = req.body
+";
+
+/// An agent that says so.
+pub(crate) fn described() -> Agent<impl Service + 'static> {
+    let description = DESCRIPTION.parse().unwrap();
+    scoring().config(AgentConfig::new().description(Some(&description)))
+}
+
 /// The agent of README: an address gets a score.
 pub(crate) fn scoring() -> Agent<impl Service + 'static> {
     scoring_as(95)
@@ -146,6 +164,20 @@ pub(crate) fn agent_hello(version: &str) -> Vec<u8> {
         version: Some(version.as_bytes()),
         max_frame_size: Some(1000),
         capabilities: Some(b""),
+        ..AgentHello::default()
+    };
+    let mut payload = Vec::new();
+    hello.encode(&mut payload);
+    frame(FrameType::AGENT_HELLO, (0, 0), &payload)
+}
+
+/// An AGENT-HELLO with that description.
+pub(crate) fn agent_hello_that_says(description: &[u8]) -> Vec<u8> {
+    let hello = AgentHello {
+        version: Some(b"2.0"),
+        max_frame_size: Some(1000),
+        capabilities: Some(b""),
+        description: Some(description),
     };
     let mut payload = Vec::new();
     hello.encode(&mut payload);

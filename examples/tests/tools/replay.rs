@@ -16,7 +16,7 @@ pub(crate) fn capture(addresses: &[[u8; 4]]) -> Vec<u8> {
         max_frame_size: Some(16_380),
         capabilities: Some(b"pipelining"),
         engine_id: Some(b"tests"),
-        healthcheck: false,
+        ..HaproxyHello::default()
     };
     let mut payload = Vec::new();
     hello.encode(&mut payload);

@@ -43,7 +43,7 @@ pub(crate) fn hello(capabilities: &[u8]) -> Vec<u8> {
         max_frame_size: Some(FRAME_SIZE as u64),
         capabilities: Some(capabilities),
         engine_id: Some(b"6b1b9c6d-9b8e-4b0a-8f0f-0d6a5d1f9c11"),
-        healthcheck: false,
+        ..HaproxyHello::default()
     };
     let (mut payload, mut out) = (Vec::new(), Vec::new());
     hello.encode(&mut payload);

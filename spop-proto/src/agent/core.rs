@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{AbandonedBy, CloseReason, Interest};
+use crate::cut::{self, MaybeCut, Window};
 use crate::error::{FirstBytes, Part, ProtocolError, Waiting, When};
 use crate::inflight::Ids;
 use crate::info::{ConnectionInfo, Peer};
@@ -56,7 +57,10 @@ pub(super) struct Control {
     /// Frames skipped since the last one that meant something.
     ignored: u32,
     /// Boxed, like the reassembly: an idle connection is little else than its state.
-    pub(super) reason: Option<Box<CloseReason>>,
+    pub(super) rare: Option<Box<Rare>>,
+    /// How long a payload is that may hold a body that was cut, and whether one is to be told of.
+    pub(super) window: Window,
+    pub(super) tells_of_cut: bool,
     /// End of the phase: the HELLO's deadline, or that of the peer's close. While answering: when HAProxy
     /// has stopped in the middle of a refused payload, if no more of it comes.
     pub(super) phase_ends: Option<Instant>,
@@ -68,6 +72,37 @@ pub(super) struct Control {
     aged: bool,
     /// HAProxy has stopped in the middle of a refused payload.
     unused: bool,
+}
+
+/// What most connections never have, or have at their end.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    pub(super) reason: Option<CloseReason>,
+    pub(super) cut: Option<MaybeCut>,
+}
+
+impl Control {
+    pub(super) fn reason(&self) -> Option<&CloseReason> {
+        self.rare.as_ref()?.reason.as_ref()
+    }
+
+    /// What there is to tell of the last NOTIFY.
+    pub(super) fn take_cut(&mut self) -> Option<&MaybeCut> {
+        self.tells_of_cut = false;
+        self.rare.as_ref()?.cut.as_ref()
+    }
+
+    /// Looks whether a payload of that size holds a body that may have been cut.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn look_for_cut(&mut self, payload: &[u8], tx: &Tx, info: &ConnectionInfo) {
+        let config = &tx.config;
+        let bufsize = cut::bufsize(config.current_pacing(), info.offered_max_frame_size);
+        if let Some(cut) = self.window.look(bufsize, payload, config.told_of_cuts()) {
+            self.rare.get_or_insert_default().cut = Some(cut);
+            self.tells_of_cut = true;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -140,7 +175,9 @@ impl Core {
                 eof: false,
                 was_blocked: false,
                 ignored: 0,
-                reason: None,
+                rare: None,
+                window: Window::NONE,
+                tells_of_cut: false,
                 phase_ends,
                 frame_ends: None,
                 drain_ends: None,
@@ -211,7 +248,10 @@ impl Core {
     /// Whether a connection that has no input may wait.
     #[inline]
     pub(super) fn has_nothing_to_do(&self) -> bool {
-        self.control.phase == Phase::Ready && !self.control.draining && !self.control.aged
+        self.control.phase == Phase::Ready
+            && !self.control.draining
+            && !self.control.aged
+            && !self.control.tells_of_cut
     }
 
     /// All input was looked at; `pending` tells whether a part of a frame is kept.
@@ -248,7 +288,8 @@ impl Core {
         let Frame { header, payload } = Frame::scan(frame)?;
         let FrameHeader { kind, flags, stream_id, frame_id } = header;
         let whole = flags.fin() && !flags.abort();
-        if kind != FrameType::NOTIFY || !whole {
+        // One that is large enough to hold a body that was cut has more to be looked at.
+        if self.control.window.may_lie_in(payload.len()) || kind != FrameType::NOTIFY || !whole {
             return None;
         }
         let messages = Messages::well_formed(payload)?;
@@ -455,7 +496,7 @@ impl Core {
     // The ways to end.
 
     pub(super) fn ending(&mut self, reason: CloseReason) {
-        self.control.reason = Some(Box::new(reason));
+        self.control.rare.get_or_insert_default().reason = Some(reason);
     }
 
     /// The peer broke the protocol: tells it, and closes.
@@ -481,7 +522,7 @@ impl Core {
         if self.control.phase == Phase::Done {
             return;
         }
-        if self.control.reason.is_none() {
+        if self.control.reason().is_none() {
             self.ending(CloseReason::PeerClosed);
         }
         self.abandon();
@@ -633,7 +674,7 @@ impl Core {
         Interest {
             read: !(control.eof || (blocked && self.takes_frames())),
             write: self.tx.has_output(),
-            ready: waiting || self.drained(rx.has_pending()),
+            ready: waiting || control.tells_of_cut || self.drained(rx.has_pending()),
             deadline: self.deadline(rx.capacity()),
             done: false,
         }
@@ -767,7 +808,7 @@ impl Core {
 
     /// The end of a connection whose peer did not take everything in time.
     fn lose_output(&mut self) {
-        if self.tx.unsent() > 0 && self.control.reason.as_deref() == Some(&CloseReason::Drained) {
+        if self.tx.unsent() > 0 && self.control.reason() == Some(&CloseReason::Drained) {
             self.ending(CloseReason::Cut { owed: 0 });
         }
         self.end();

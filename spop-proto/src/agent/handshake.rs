@@ -7,6 +7,7 @@ use super::CloseReason;
 use super::core::{Core, Phase, Step};
 use crate::Status;
 use crate::config::MIN_MAX_FRAME_SIZE;
+use crate::cut::Window;
 use crate::error::{Part, ProtocolError, When};
 use crate::wire::{AgentHello, Capabilities, Frame, FrameType, HaproxyHello, Version};
 
@@ -44,7 +45,7 @@ impl Core {
         })?;
         let agreement = self.negotiate(&hello)?;
         if hello.healthcheck {
-            return Ok(self.answer_health_check(&agreement, now));
+            return Ok(self.answer_health_check(&agreement, hello.describe, now));
         }
         if self.control.phase == Phase::HelloOverLimit {
             // Turned away: says nothing until the deadline that was set at the start.
@@ -52,10 +53,12 @@ impl Core {
             self.control.phase = Phase::Closing;
             return Ok(Step::Skip);
         }
-        self.say_hello(&agreement, now);
+        self.say_hello(&agreement, hello.describe, now);
         if let Some(buffer) = agreement.buffer {
             self.tx.pace_for(buffer, agreement.capabilities.contains(Capabilities::PIPELINING));
         }
+        let pacing = self.tx.config.current_pacing();
+        self.control.window = Window::of(pacing, agreement.offered_max_frame_size);
         let mut info = (*self.info).clone();
         info.engine_id = hello.engine_id.map(Into::into);
         info.offered = agreement.offered;
@@ -116,14 +119,17 @@ impl Core {
         })
     }
 
-    fn say_hello(&mut self, agreement: &Agreement, now: Instant) {
+    /// `describe`: the agent is asked what it takes, by a tool.
+    fn say_hello(&mut self, agreement: &Agreement, describe: bool, now: Instant) {
+        let description = self.tx.config.own_description().filter(|_| describe).cloned();
         let hello = AgentHello {
             version: Some(b"2.0"),
             max_frame_size: Some(u64::from(agreement.max_frame_size)),
             // Written even if empty: the health check of HAProxy >= 3.1 insists on it.
             capabilities: Some(agreement.capabilities.as_str().as_bytes()),
+            description: description.as_deref().map(str::as_bytes),
         };
-        self.tx.hello(&hello, now);
+        self.tx.hello(hello, agreement.max_frame_size, now);
         // HAProxy >= 3.1 stalls on a frame that fills its buffer to the last byte, so an ACK stays
         // one below the size HAProxy offered.
         let offered = agreement.offered_max_frame_size.saturating_sub(1);
@@ -132,10 +138,10 @@ impl Core {
     }
 
     /// HAProxy judges the answer and closes, mostly with a reset.
-    fn answer_health_check(&mut self, agreement: &Agreement, now: Instant) -> Step {
+    fn answer_health_check(&mut self, agreement: &Agreement, describe: bool, now: Instant) -> Step {
         let healthy = self.tx.config.is_well();
         if healthy {
-            self.say_hello(agreement, now);
+            self.say_hello(agreement, describe, now);
         } else {
             self.tx.disconnect(Status::UNKNOWN, "the agent takes no new requests", now);
         }

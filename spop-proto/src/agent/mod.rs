@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use self::core::{Core, Payload, Phase, Step};
 use crate::ack::{Ack, AnswerOnError, StaleTicket, Ticket};
+use crate::cut::MaybeCut;
 use crate::info::{ConnectionInfo, Peer};
 use crate::request::Notify;
 use crate::rx::Rx;
@@ -52,6 +53,15 @@ pub enum Event<'a> {
     },
     /// HAProxy asks, and waits for the answer.
     Notify(Notify<'a>, Ack<'a>),
+    /// An argument of the NOTIFY before this is a string, or binary, and as long as a body that HAProxy cut
+    /// because its buffer was full: of it, and of the rest, HAProxy says nothing. Once for each message and
+    /// argument of an agent (of 64 of them), and always after that NOTIFY. For a log: its text says what to
+    /// change.
+    ///
+    /// That length is from 6 144 bytes below the size of HAProxy's buffer up to it: headers of 4 KiB leave so
+    /// much. The size is taken from the frame size that HAProxy offers; where that is not what it amounts to,
+    /// [`Pacing::bufsize`](crate::Pacing::bufsize) says it.
+    MaybeCut(&'a MaybeCut),
     /// A payload that came in fragments was given up before it was whole.
     Abandoned {
         /// Its stream-id.
@@ -272,6 +282,9 @@ impl AgentConnection {
         now: Instant,
     ) -> Result<Option<Event<'a>>, ProtocolError> {
         let Self { rx, core, .. } = self;
+        if core.control.tells_of_cut {
+            return Ok(core.control.take_cut().map(Event::MaybeCut));
+        }
         loop {
             if !core.takes_frames() {
                 rx.clear();
@@ -305,7 +318,7 @@ impl AgentConnection {
             match core.on_frame(rx.frame(located), rx.offset(), now) {
                 Ok(Step::Skip) => {}
                 Ok(Step::Notify(ids, payload)) => {
-                    let Core { reassembly, tx, info, .. } = core;
+                    let Core { reassembly, tx, info, control } = core;
                     let payload = match payload {
                         Payload::Frame(len) => {
                             let frame = rx.frame(located);
@@ -313,6 +326,9 @@ impl AgentConnection {
                         }
                         Payload::Reassembled => reassembly.payload(),
                     };
+                    if control.window.may_lie_in(payload.len()) {
+                        control.look_for_cut(payload, tx, info);
+                    }
                     let notify = Notify::new(Messages::checked(payload), ids, info);
                     let ack = Ack::new(tx, ids, None);
                     return Ok(Some(Event::Notify(notify, ack)));
@@ -514,7 +530,7 @@ impl AgentConnection {
     /// Why the connection is ending; `None` while it is not.
     #[must_use]
     pub fn close_reason(&self) -> Option<&CloseReason> {
-        self.core.control.reason.as_deref()
+        self.core.control.reason()
     }
 
     /// Bytes of memory behind the connection's buffers. Falls to 0 a second after the last frame

@@ -56,6 +56,7 @@ pub struct EngineConfig {
     pub(super) send_frag_payload: bool,
     pub(super) engine_id: Box<[u8]>,
     pub(super) health_check: bool,
+    pub(super) describe: bool,
     pub(super) window: NonZeroU32,
     pub(super) hello: Option<Duration>,
     pub(super) idle: Option<Duration>,
@@ -77,6 +78,7 @@ impl EngineConfig {
             send_frag_payload: old,
             engine_id: Box::from(*b"00000000-0000-4000-8000-000000000000"),
             health_check: false,
+            describe: false,
             window: const { NonZeroU32::MIN.saturating_add(19) },
             hello: old.then_some(Duration::from_secs(2)),
             idle: old.then_some(Duration::from_secs(120)),
@@ -147,6 +149,18 @@ impl EngineConfig {
         if self.hello.is_none() {
             self.hello = Some(CHECK_TIMEOUT);
         }
+        self
+    }
+
+    /// Whether to ask the agent for its description, which
+    /// [`EngineConnection::description`](crate::EngineConnection::description) has after the handshake or
+    /// the health check. Default off: HAProxy does not. Ask by a health check where nothing else is wanted,
+    /// and the agent closes after it; and offer a large [`max_frame_size`](Self::max_frame_size) (of
+    /// [`Dialect::Old`], whose health check takes one): the agent leaves out what does not fit the lower of
+    /// that and its own.
+    #[must_use]
+    pub const fn describe(mut self, on: bool) -> Self {
+        self.describe = on;
         self
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Core {
     pub(super) config: EngineConfig,
     pub(super) phase: Phase,
     pub(super) info: ConnectionInfo,
+    /// What the agent says of itself.
+    pub(super) description: Option<Box<[u8]>>,
     pub(super) out: Output,
     pub(super) streams: Streams,
     pub(super) reason: Option<EngineCloseReason>,
@@ -107,10 +109,12 @@ impl Core {
             capabilities: Some(offered.as_str().as_bytes()),
             engine_id: info.engine_id.as_deref(),
             healthcheck: config.health_check,
+            describe: config.describe,
         });
         Self {
             phase: Phase::Hello,
             info,
+            description: None,
             out,
             streams: Streams::new(SERIAL.fetch_add(1, Ordering::Relaxed)),
             reason: None,

@@ -13,10 +13,11 @@ use crate::wire::{
 
 /// What an AGENT-HELLO settled.
 #[derive(Debug, Default)]
-struct Answer {
+struct Answer<'a> {
     version: Option<()>,
     max_frame_size: Option<u32>,
     capabilities: Capabilities,
+    description: Option<&'a [u8]>,
 }
 
 impl Core {
@@ -54,6 +55,7 @@ impl Core {
         } else if self.config.dialect == Dialect::Old {
             return Err(ProtocolError::NoMaxFrameSize);
         }
+        self.description = answer.description.map(Into::into);
         let offered = self.info.offered;
         self.info.capabilities = match self.config.dialect {
             // Never offered by HAProxy: what counts is that the agent takes fragments.
@@ -72,7 +74,7 @@ impl Core {
 
     /// Reads the keys one after the other, as HAProxy does: the first fault counts. A key is known
     /// by how it begins.
-    fn read_answer(&self, payload: &[u8], offset: u64) -> Result<Answer, ProtocolError> {
+    fn read_answer<'a>(&self, payload: &'a [u8], offset: u64) -> Result<Answer<'a>, ProtocolError> {
         let mut answer = Answer::default();
         let mut rest = payload;
         while !rest.is_empty() {
@@ -91,6 +93,8 @@ impl Core {
             } else if key.starts_with(b"capabilities") {
                 let list = string("capabilities", value).map_err(here)?;
                 answer.capabilities = Capabilities::parse(list);
+            } else if self.config.describe && key == b"description" {
+                answer.description = Some(string("description", value).map_err(here)?);
             }
         }
         Ok(answer)
@@ -152,8 +156,9 @@ impl Core {
 
     /// HAProxy >= 3.1 has a reader of its own for health checks: keys count by their whole name,
     /// and all three must be there.
-    fn judge_strictly(&self, payload: &[u8]) -> Result<(), Status> {
-        let hello = AgentHello::decode(payload).map_err(|_| Status::INVALID_FRAME)?;
+    fn judge_strictly(&mut self, payload: &[u8]) -> Result<(), Status> {
+        let hello = AgentHello::decode_for(self.config.describe, payload)
+            .map_err(|_| Status::INVALID_FRAME)?;
         let version = hello.version.ok_or(Status::NO_VERSION)?;
         if Version::parse(version) != Some(Version::V2_0) {
             return Err(Status::UNSUPPORTED_VERSION);
@@ -161,6 +166,7 @@ impl Core {
         let size = hello.max_frame_size.ok_or(Status::NO_MAX_FRAME_SIZE)?;
         check_size(size, self.info.max_frame_size).map_err(|error| error.status())?;
         hello.capabilities.ok_or(Status::NO_CAPABILITIES)?;
+        self.description = hello.description.map(Into::into);
         Ok(())
     }
 }

@@ -429,6 +429,15 @@ impl EngineConnection {
         self.core.close(status, message, now);
     }
 
+    /// What the agent said of itself where it was asked to ([`EngineConfig::describe`]): the text of a
+    /// [`Description`](crate::Description), if the agent means well. `None` before the handshake or the
+    /// health check is over, and where the agent said nothing: it does not describe itself, or the text
+    /// does not fit the frame size.
+    #[must_use]
+    pub fn description(&self) -> Option<&[u8]> {
+        self.core.description.as_deref()
+    }
+
     /// What is known about the connection: both sides' words after the handshake, before it this
     /// side's. [`capabilities`](ConnectionInfo::capabilities) are those in use: what the agent
     /// announced and HAProxy makes use of.

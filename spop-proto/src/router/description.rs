@@ -24,7 +24,9 @@ use super::declared::{Declared, Kind};
 /// assert_eq!(text.parse::<Description>().unwrap(), router.description());
 /// ```
 ///
-/// An agent that prints it lets `spop-lint --expect` compare HAProxy's configuration with it.
+/// An agent that prints it lets `spop-lint --expect` compare HAProxy's configuration with it; one that runs
+/// says it to `spop-lint --agent` and `spop-check --describe`, see
+/// [`AgentConfig::description`](crate::AgentConfig::description).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     messages: Vec<(Box<str>, Vec<Declared>)>,

@@ -307,7 +307,8 @@ impl<M> Router<M> {
         self.routes.iter().map(|route| (&*route.message, route.declared.as_slice()))
     }
 
-    /// The same as a value of its own, which can be printed and read again.
+    /// The same as a value of its own, which can be printed and read again. It is also what the agent says
+    /// of itself to `spop-lint --agent` ([`AgentConfig::description`](crate::AgentConfig::description)).
     #[must_use]
     pub fn description(&self) -> Description {
         Description::new(self.declared())
@@ -465,9 +466,20 @@ impl RoutePanicked {
     }
 }
 
+impl<M> Router<M> {
+    /// Without routes there is nothing to say.
+    fn described(&self) -> Option<Description> {
+        (!self.routes.is_empty()).then(|| self.description())
+    }
+}
+
 impl Service for Router {
     fn message_counts(&self) -> Option<MessageCounts> {
         Some(Self::message_counts(self))
+    }
+
+    fn describe(&self) -> Option<Description> {
+        self.described()
     }
 
     #[inline]
@@ -485,6 +497,10 @@ impl Service for Router {
 impl<M: 'static> Dispatch for Router<M> {
     fn message_counts(&self) -> Option<MessageCounts> {
         Some(Self::message_counts(self))
+    }
+
+    fn describe(&self) -> Option<Description> {
+        self.described()
     }
 
     #[inline]

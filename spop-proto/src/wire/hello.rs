@@ -14,6 +14,8 @@ const MAX_FRAME_SIZE: &str = "max-frame-size";
 const CAPABILITIES: &str = "capabilities";
 const ENGINE_ID: &str = "engine-id";
 const HEALTHCHECK: &str = "healthcheck";
+const DESCRIBE: &str = "describe";
+const DESCRIPTION: &str = "description";
 const STATUS_CODE: &str = "status-code";
 const MESSAGE: &str = "message";
 
@@ -154,6 +156,9 @@ pub struct HaproxyHello<'a> {
     pub engine_id: Option<&'a [u8]>,
     /// `healthcheck`: the connection is a health check and ends after the answer.
     pub healthcheck: bool,
+    /// `describe`: the agent is asked for its `description`. HAProxy never sends it, and what does not know
+    /// it ignores it.
+    pub describe: bool,
 }
 
 impl<'a> HaproxyHello<'a> {
@@ -172,6 +177,7 @@ impl<'a> HaproxyHello<'a> {
                 b"capabilities" => hello.capabilities = Some(string(CAPABILITIES, value)?),
                 b"engine-id" => hello.engine_id = Some(string(ENGINE_ID, value)?),
                 b"healthcheck" => hello.healthcheck = boolean(HEALTHCHECK, value)?,
+                b"describe" => hello.describe = boolean(DESCRIBE, value)?,
                 _ => {}
             }
             Ok(())
@@ -186,6 +192,7 @@ impl<'a> HaproxyHello<'a> {
         pair(CAPABILITIES, self.capabilities.map(Value::Str), out);
         pair(HEALTHCHECK, self.healthcheck.then_some(Value::Bool(true)), out);
         pair(ENGINE_ID, self.engine_id.map(Value::Str), out);
+        pair(DESCRIBE, self.describe.then_some(Value::Bool(true)), out);
     }
 }
 
@@ -199,6 +206,9 @@ pub struct AgentHello<'a> {
     pub max_frame_size: Option<u64>,
     /// `capabilities`, a comma-separated list; see [`Capabilities::parse`].
     pub capabilities: Option<&'a [u8]>,
+    /// `description`: what the agent says of itself, where [`describe`](HaproxyHello::describe) asked for
+    /// it. A [`Description`](crate::Description) as text; HAProxy would ignore it.
+    pub description: Option<&'a [u8]>,
 }
 
 impl<'a> AgentHello<'a> {
@@ -207,12 +217,20 @@ impl<'a> AgentHello<'a> {
     /// # Errors
     /// When a key is empty, a known key has a value of the wrong type, or something is cut short.
     pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
+        Self::decode_for(true, payload)
+    }
+
+    /// The same; who did not ask for a description does not know the key either.
+    pub(crate) fn decode_for(describe: bool, payload: &'a [u8]) -> Result<Self, DecodeError> {
         let mut hello = Self::default();
         for_each_pair(payload, |key, value| {
             match key {
                 b"version" => hello.version = Some(string(VERSION, value)?),
                 b"max-frame-size" => hello.max_frame_size = Some(integer(MAX_FRAME_SIZE, value)?),
                 b"capabilities" => hello.capabilities = Some(string(CAPABILITIES, value)?),
+                b"description" if describe => {
+                    hello.description = Some(string(DESCRIPTION, value)?);
+                }
                 _ => {}
             }
             Ok(())
@@ -225,6 +243,7 @@ impl<'a> AgentHello<'a> {
         pair(VERSION, self.version.map(Value::Str), out);
         pair(MAX_FRAME_SIZE, self.max_frame_size.map(size), out);
         pair(CAPABILITIES, self.capabilities.map(Value::Str), out);
+        pair(DESCRIPTION, self.description.map(Value::Str), out);
     }
 }
 
@@ -413,6 +432,34 @@ mod tests {
         let mut out = Vec::new();
         yes.encode(&mut out);
         assert_eq!(out, b"\x0bhealthcheck\x11");
+    }
+
+    #[test]
+    fn descriptions() {
+        let asks = b"\x08describe\x11";
+        let hello = HaproxyHello::decode(asks).unwrap();
+        assert_eq!(hello, HaproxyHello { describe: true, ..HaproxyHello::default() });
+        let mut out = Vec::new();
+        hello.encode(&mut out);
+        assert_eq!(out, asks);
+        assert!(!HaproxyHello::decode(b"\x08describe\x01").unwrap().describe);
+        let error = HaproxyHello::decode(b"\x08describe\x08\x04true").unwrap_err();
+        assert_eq!(error.to_string(), "key `describe` wants a boolean, got str at byte 9");
+
+        // Any bytes: whoever reads them as text looks whether they are some.
+        let says = b"\x0bdescription\x08\x03\xff\0x";
+        let hello = AgentHello::decode(says).unwrap();
+        assert_eq!(hello.description, Some(&b"\xff\0x"[..]));
+        let mut out = Vec::new();
+        hello.encode(&mut out);
+        assert_eq!(out, says);
+        let of_another_type = b"\x0bdescription\x11";
+        let error = AgentHello::decode(of_another_type).unwrap_err();
+        assert_eq!(error.to_string(), "key `description` wants a string, got bool at byte 12");
+        assert_eq!(AgentHello::decode_for(false, of_another_type), Ok(AgentHello::default()));
+        assert_eq!(AgentHello::decode_for(false, says), Ok(AgentHello::default()));
+        // A length that is not there.
+        assert!(AgentHello::decode(b"\x0bdescription\x08\xf0\xff\xff\xff\x0f").is_err());
     }
 
     #[test]

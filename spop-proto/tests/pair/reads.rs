@@ -48,7 +48,8 @@ fn haproxy_sees(setup: &Setup, now: Instant, parts: &[&[u8]], closes: bool) -> T
     let mut keys = Vec::new();
     let capabilities = Some(&b"pipelining,fragmentation"[..]);
     let max_frame_size = Some(256);
-    AgentHello { version: Some(b"2.0"), max_frame_size, capabilities }.encode(&mut keys);
+    let version = Some(&b"2.0"[..]);
+    AgentHello { version, max_frame_size, capabilities, description: None }.encode(&mut keys);
     let header = FrameHeader::connection(FrameType::AGENT_HELLO);
     Frame { header, payload: &keys }.encode(&mut hello);
     let mut hello = &hello[..];

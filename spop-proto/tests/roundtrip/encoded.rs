@@ -107,6 +107,7 @@ proptest! {
         capabilities in proptest::option::of(some_bytes()),
         engine_id in proptest::option::of(some_bytes()),
         healthcheck in any::<bool>(),
+        describe in any::<bool>(),
     ) {
         let hello = HaproxyHello {
             supported_versions: versions.as_deref(),
@@ -114,6 +115,7 @@ proptest! {
             capabilities: capabilities.as_deref(),
             engine_id: engine_id.as_deref(),
             healthcheck,
+            describe,
         };
         let mut out = Vec::new();
         hello.encode(&mut out);
@@ -125,11 +127,13 @@ proptest! {
         version in proptest::option::of(some_bytes()),
         size in proptest::option::of(number()),
         capabilities in proptest::option::of(some_bytes()),
+        description in proptest::option::of(some_bytes()),
     ) {
         let hello = AgentHello {
             version: version.as_deref(),
             max_frame_size: size,
             capabilities: capabilities.as_deref(),
+            description: description.as_deref(),
         };
         let mut out = Vec::new();
         hello.encode(&mut out);

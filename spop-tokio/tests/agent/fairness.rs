@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use spop_proto::wire::{Frame, FrameHeader, FrameType, HaproxyHello};
+use spop_proto::wire::{Frame, FrameHeader, FrameType};
+use spop_proto::{Dialect, EngineConfig, EngineConnection};
 use spop_tokio::{Agent, Peer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
@@ -57,27 +59,13 @@ impl AsyncWrite for Flood {
 /// often the flood is read from until it has done so.
 #[tokio::test]
 async fn a_peer_that_always_has_more_leaves_the_thread_to_others() {
-    let frame = |kind, payload: &[u8]| {
-        let mut bytes = Vec::new();
-        let header = FrameHeader::connection(kind);
-        Frame { header, payload }.encode(&mut bytes);
-        bytes
-    };
-    let mut hello = Vec::new();
-    HaproxyHello {
-        supported_versions: Some(b"2.0"),
-        max_frame_size: Some(16_380),
-        capabilities: Some(b"pipelining"),
-        engine_id: None,
-        healthcheck: false,
-    }
-    .encode(&mut hello);
+    let hello = EngineConnection::new(EngineConfig::new(Dialect::Old), Instant::now());
+    let mut request = Vec::new();
+    let header = FrameHeader::connection(FrameType::NOTIFY);
+    Frame { header, payload: b"" }.encode(&mut request);
     let reads = Arc::new(AtomicUsize::new(0));
-    let flood = Flood {
-        hello: Some(frame(FrameType::HAPROXY_HELLO, &hello)),
-        request: frame(FrameType::NOTIFY, b""),
-        reads: Arc::clone(&reads),
-    };
+    let flood =
+        Flood { hello: Some(hello.transmit().to_vec()), request, reads: Arc::clone(&reads) };
     let agent = Agent::inline(|_, _| Ok(()));
     let serving = tokio::spawn(async move { agent.serve_connection(flood, Peer::Unknown).await });
     const ROUNDS: usize = 10;

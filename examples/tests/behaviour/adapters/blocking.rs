@@ -11,6 +11,7 @@ use spop_proto::server::Closed;
 use spop_proto::{Peer, Service};
 
 use crate::adapter::{Adapter, Mode, Running, Setup};
+use crate::script;
 
 #[derive(Debug)]
 pub(crate) struct Blocking;
@@ -33,14 +34,10 @@ impl Adapter for Blocking {
     }
 
     fn start(&self, setup: Setup) -> io::Result<Running> {
-        let agent = agent(&setup).lame_duck(setup.lame_duck);
-        let agent = match setup.mode {
-            Mode::Workers => agent.workers(setup.workers),
-            _ => agent,
-        };
-        let server = agent.bind(setup.endpoint)?;
-        let (endpoint, stop) = (server.local_addr().clone(), server.stop_handle());
-        Ok(Running::new(endpoint, move || stop.stop(), move || server.run().unwrap()))
+        if setup.router {
+            return run(Agent::new(script::router()).config(setup.config.clone()), setup);
+        }
+        run(agent(&setup), setup)
     }
 
     fn serve_tls(
@@ -55,6 +52,17 @@ impl Adapter for Blocking {
         let stream = StreamOwned::new(session, stream);
         Ok(agent(&setup).serve_connection(stream, Peer::Unknown))
     }
+}
+
+fn run<S: Service>(agent: Agent<S>, setup: Setup) -> io::Result<Running> {
+    let agent = agent.lame_duck(setup.lame_duck);
+    let agent = match setup.mode {
+        Mode::Workers => agent.workers(setup.workers),
+        _ => agent,
+    };
+    let server = agent.bind(setup.endpoint)?;
+    let (endpoint, stop) = (server.local_addr().clone(), server.stop_handle());
+    Ok(Running::new(endpoint, move || stop.stop(), move || server.run().unwrap()))
 }
 
 fn agent(setup: &Setup) -> Agent<impl Service + use<>> {

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::adapter::{Adapter, Mode, Running, Setup};
+use crate::script;
 
 #[derive(Debug)]
 pub(crate) struct Tokio;
@@ -29,6 +30,8 @@ impl Adapter for Tokio {
     fn start(&self, setup: Setup) -> io::Result<Running> {
         let script = setup.script.clone();
         match setup.mode {
+            Mode::Inline if setup.router => run(Agent::new(script::router()), setup),
+            _ if setup.router => run(Agent::with(script::router_that_waits()), setup),
             Mode::Inline => {
                 let agent = Agent::inline(move |notify, ack| script.answer(&notify, ack));
                 run(agent, setup)

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use spop_proto::Dialect::New;
-use spop_proto::Endpoint;
 use spop_proto::wire::NotifyPayload;
+use spop_proto::{Endpoint, Value};
 
 use crate::bench::Bench;
 use crate::client::{Client, patient};
@@ -28,7 +28,7 @@ struct Peer {
 }
 
 fn connect(endpoint: &Endpoint) -> (TcpStream, Peer) {
-    let lines_before = log::count();
+    let lines_before = log::count(|_| true);
     let stream = TcpStream::connect(endpoint.to_string()).unwrap();
     let address = stream.local_addr().unwrap().to_string();
     (stream::patient(stream).unwrap(), Peer { address, lines_before })
@@ -45,10 +45,17 @@ fn ready(endpoint: &Endpoint) -> (Client, Peer) {
 #[track_caller]
 fn expect(bench: &Bench, line: &Line, message: &str, fields: &[&str]) {
     let of = format!("spop_{}", bench.adapter.name().replace('-', ""));
-    assert_eq!((line.level.as_str(), line.from.as_str()), ("WARN", of.as_str()), "{line:?}");
+    let of = of.as_str();
     assert_eq!((line.message.as_str(), line.names().as_slice()), (message, fields), "{line:?}");
-    assert_eq!(line.field("suppressed"), "0", "{line:?}");
-    let row = PAGE.lines().find(|row| row.starts_with(&format!("//! | `{message}` |"))).unwrap();
+    let row = if fields.contains(&"suppressed") {
+        assert_eq!((line.level.as_str(), line.from.as_str()), ("WARN", of), "{line:?}");
+        assert_eq!(line.field("suppressed"), "0", "{line:?}");
+        format!("//! | `{message}` |")
+    } else {
+        assert_eq!((line.level.as_str(), line.from.as_str()), ("INFO", of), "{line:?}");
+        format!("//! | info | `{message}` |")
+    };
+    let row = PAGE.lines().find(|line| line.starts_with(&row)).unwrap();
     for field in fields.iter().filter(|field| **field != "suppressed") {
         assert!(row.contains(&format!("`{field}`")), "{field}: {row}");
     }
@@ -188,4 +195,34 @@ pub(super) fn about_overload(bench: &Bench) {
         client.hang_up();
         assert_eq!(agent.stop().stats.shed, 2);
     }
+}
+
+/// Once, and of what may be cut alone.
+pub(super) fn about_cut_bodies(bench: &Bench) {
+    const CUT: &str = "argument may be a body cut at HAProxy's buffer, without an error: add length=req.hdr_val(content-length) to args and compare";
+    let agent = bench.start();
+    let (mut client, _) = ready(agent.endpoint());
+    // Lines of all trials are together; this argument's name is of this one.
+    let name = format!("body-{}-{}", bench.adapter.name(), bench.mode);
+    let mut ask = |bytes: usize| {
+        let body = vec![b'x'; bytes];
+        let asked = Word::Echo.number(1).arg(&name, Value::Bin(&body));
+        assert_eq!(client.ask(&asked), echo(1));
+    };
+    ask(2_000);
+    ask(15_214);
+    ask(11_054);
+    client.hang_up();
+    // Another connection of the same agent.
+    let (mut client, _) = ready(agent.endpoint());
+    let body = vec![b'x'; 15_214];
+    assert_eq!(client.ask(&Word::Echo.number(1).arg(&name, Value::Bin(&body))), echo(1));
+    client.hang_up();
+    agent.stop();
+    let about = |line: &Line| line.field("argument") == name;
+    let line = log::line(CUT, about);
+    expect(bench, &line, CUT, &["argument", "bufsize", "bytes", "spoe_message"]);
+    assert_eq!((line.field("spoe_message"), line.field("bytes")), ("echo", "15214"));
+    assert_eq!(line.field("bufsize"), "16384");
+    assert_eq!(log::count(about), 1);
 }

@@ -1,6 +1,7 @@
 //! The behaviours. Each starts its own agent, so all may run at once, in any order.
 
 mod answers;
+mod describe;
 mod descriptors;
 mod handlers;
 mod handshake;
@@ -68,6 +69,7 @@ const fn inline(name: &'static str, run: fn(&Bench)) -> Behaviour {
 pub(crate) const ALL: &[Behaviour] = &[
     all("handshake", handshake::of_both_generations),
     all("health_check", handshake::health_check),
+    all("describes_itself", describe::itself),
     all("refusals_before_the_handshake", refusals::before_the_handshake),
     all("refusals_after_the_handshake", refusals::after_the_handshake),
     all("refusal_of_what_the_engine_asks", refusals::of_what_the_engine_asks),
@@ -108,6 +110,7 @@ pub(crate) const ALL: &[Behaviour] = &[
     all("log_without_request_ids", logs::without_an_id),
     all("log_about_connections", logs::about_connections),
     all("log_about_overload", logs::about_overload),
+    all("log_about_cut_bodies", logs::about_cut_bodies),
     all("unix_socket", sockets::unix),
     all("unix_socket_file", sockets::unix_file),
     all("tls", sockets::tls),

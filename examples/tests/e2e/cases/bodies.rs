@@ -28,6 +28,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("bodies_of_known_length", of_known_length),
     Case::new("bodies_of_unknown_length_in_chunks", in_chunks),
     Case::new("bodies_are_whole_or_denied", whole_or_denied),
+    Case::new("bodies_that_are_cut_are_told_of", told_of),
 ];
 
 /// What is posted.
@@ -158,6 +159,40 @@ fn reach_an_agent(bench: &Bench) -> Result<(), Failure> {
         let later = site.later(SIZE, row.waits)?.text(row.waits)?;
         let cell = if at_once == later { at_once } else { format!("{at_once}; later {later}") };
         bench.cell(row.name, cell);
+    }
+    Ok(())
+}
+
+/// The line in which an agent tells that a body may have been cut: of one that is, with small headers and
+/// with large ones, once; of a short one never.
+fn told_of(bench: &Bench) -> Result<(), Failure> {
+    let list = bench.write("list", "10.0.0.0/8 30\n")?;
+    for headers in [0, 4_000] {
+        let (web, address) = (port()?, port()?);
+        let agent = bench.agent(address, &list)?;
+        let row = Row::new("", Waits::Yes, "", BUFFERED, "");
+        let haproxy = bench.haproxy(&row.setup(web, address))?;
+        let post = |size: usize| -> Result<(), Failure> {
+            let request =
+                Request::post("/", vec![b'x'; size]).header("x-large", "x".repeat(headers));
+            equal("status", Client::connect(web)?.send(&request)?.status, 200)
+        };
+        let log = agent.log().clone();
+        post(2_000)?;
+        post(SIZE)?;
+        // The line comes before the answer, and from there through a pipe.
+        let line = log.wait_for(0, "argument may be a body cut")?;
+        let cut = CUT.start() - headers..=CUT.end() - headers;
+        let bytes = line.split("bytes=").nth(1).and_then(|rest| rest.split(' ').next());
+        let bytes: usize = bytes.unwrap_or_default().parse()?;
+        ensure(cut.contains(&bytes), || format!("{bytes} bytes, not {cut:?}: {line}"))?;
+        ensure(line.contains("spoe_message=body argument=body"), || line.clone())?;
+        ensure(line.contains("bufsize=16384"), || line.clone())?;
+        post(SIZE)?;
+        drop(haproxy);
+        agent.stop()?;
+        let told = log.lines(0).iter().filter(|line| line.contains("may be a body cut")).count();
+        equal("lines", told, 1)?;
     }
     Ok(())
 }

@@ -39,6 +39,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("symptom_of_a_variable_of_another_name", another_name),
     Case::new("symptom_of_a_handler_that_fails", handler_fails),
     Case::new("symptom_of_a_scanner", scanner),
+    Case::new("symptom_of_a_cut_body", cut),
     Case::new("symptoms_are_all_checked", all_checked),
 ];
 
@@ -59,6 +60,7 @@ const NAMES: &[&str] = &[
     "another-name",
     "handler-fails",
     "scanner",
+    "cut",
 ];
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
@@ -260,6 +262,15 @@ fn scanner(bench: &Bench) -> Result<(), Failure> {
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")?;
     shown(bench, "scanner", agent.log())
+}
+
+fn cut(bench: &Bench) -> Result<(), Failure> {
+    let address = port()?;
+    let agent = bench.agent(address, &bench.write("list", "10.0.0.0/8 30\n")?)?;
+    let site = Site::new(address).args("ip=src body=req.body").start(bench)?;
+    let answer = site.ask(CLIENT, &Request::post("/", vec![b'x'; 40_000]))?;
+    equal("error", answer.get("error"), None)?;
+    shown(bench, "cut", agent.log())
 }
 
 // ----------------------------------------------------------------------------------- the page

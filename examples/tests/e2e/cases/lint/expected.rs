@@ -1,6 +1,10 @@
-//! What the agent takes and what it is sent, by `spop-lint --expect`.
+//! What the agent takes and what it is sent, by `spop-lint --expect` and `--agent`.
 
-use crate::bench::{Bench, Failure, equal, port};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::bench::{Bench, Failure, ensure, equal, port};
 use crate::cases::Case;
 use crate::spy::{Spy, Value};
 
@@ -9,6 +13,7 @@ use super::Files;
 pub(in crate::cases) const CASES: &[Case] = &[
     Case::new("lint_l19_argument_not_sent", argument_not_sent),
     Case::new("lint_l20_argument_of_another_type", argument_of_another_type),
+    Case::new("lint_asks_an_agent_that_runs", agent_that_runs),
 ];
 
 /// What an agent says that takes what the right files send.
@@ -60,4 +65,45 @@ fn argument_of_another_type(bench: &Bench) -> Result<(), Failure> {
     wrong.expect(bench, &[])?;
     equal("sent", sent(bench, &wrong, &spy, "ip")?, Some(Value::Str("/".into())))?;
     equal("found", found(bench, &wrong, TAKES)?, ["L20 args  ip=path".to_owned()])
+}
+
+/// `ip-reputation` as its users run it, and its own configuration.
+fn agent_that_runs(bench: &Bench) -> Result<(), Failure> {
+    let address = port()?;
+    let agent = bench.agent(address, &bench.write("list", "10.0.0.0/8 30\n")?)?;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("ip-reputation");
+    let own = Files {
+        web: port()?,
+        config: fs::read_to_string(example.join("haproxy.cfg"))?,
+        spoe: fs::read_to_string(example.join("spoe.conf"))?,
+    };
+    let endpoint = address.to_string();
+    let found = |files: &Files| files.lint(bench, &["--agent", &endpoint]);
+    equal("nothing", found(&own)?, Vec::<String>::new())?;
+    let wrong = own.with("args  ip=src", "args  address=src")?;
+    equal("without asking", wrong.lint(bench, &[])?, Vec::<String>::new())?;
+    equal("found", found(&wrong)?, ["L19 spoe-message check-client-ip".to_owned()])?;
+    let wrong = own.with("args  ip=src", "args  ip=path")?;
+    equal("found", found(&wrong)?, ["L20 args  ip=path  path=path  id=unique-id".to_owned()])?;
+    agent.stop()?;
+
+    // One that does not know what it takes, and one that is gone.
+    let closure = Spy::start(address, |_| vec![("score", Value::Int32(10))])?;
+    let path = bench.path("haproxy.cfg");
+    let ask = || {
+        Command::new(env!("CARGO_BIN_EXE_spop-lint"))
+            .arg(&path)
+            .args(["--agent", &endpoint])
+            .output()
+    };
+    let said = ask()?;
+    let text = String::from_utf8(said.stderr)?;
+    equal("exit status", said.status.code(), Some(2))?;
+    let why = "healthy, and does not say what it takes: it has no `Router`";
+    ensure(text.starts_with(&format!("spop-lint: agent {endpoint}: {why}")), || text.clone())?;
+    drop(closure);
+    let said = ask()?;
+    equal("exit status", said.status.code(), Some(2))?;
+    let text = String::from_utf8(said.stderr)?;
+    ensure(text.contains("connection refused: nothing listens there"), || text.clone())
 }
