@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -21,7 +22,7 @@ use crate::log;
 /// Exchanges a connection keeps, whose memory serves the next NOTIFYs, and the largest request of one that
 /// is kept.
 const SPARE: usize = 32;
-const SPARE_BYTES: usize = 64 * 1024;
+const SPARE_BYTES: usize = 16 * 1024;
 
 /// How long a write that was stuck is tried again at most.
 const WRITE_AGAIN: Duration = Duration::from_millis(1);
@@ -36,11 +37,14 @@ struct Job<T> {
 /// The way to the workers. They end when the last of these is gone.
 pub(crate) struct Pool<T> {
     jobs: SyncSender<Job<T>>,
+    /// Bytes of requests in the queue: also of those that are owed no more, as their time was up.
+    queued: Arc<AtomicUsize>,
+    most: usize,
 }
 
 impl<T> Clone for Pool<T> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone() }
+        Self { jobs: self.jobs.clone(), queued: Arc::clone(&self.queued), most: self.most }
     }
 }
 
@@ -54,10 +58,12 @@ impl<T: Socket> Pool<T> {
         warnings: &Arc<Warnings>,
     ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(waiting);
+        let queued = Arc::<AtomicUsize>::default();
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..threads {
             let worker = Worker {
                 queue: Arc::clone(&queue),
+                queued: Arc::clone(&queued),
                 service: Arc::clone(service),
                 warnings: Arc::clone(warnings),
                 request_id: config.request_id_argument().cloned(),
@@ -66,12 +72,33 @@ impl<T: Socket> Pool<T> {
             let thread = thread::Builder::new().name(format!("spop-worker-{number}"));
             thread.spawn(move || worker.run())?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, queued, most: config.current_limits().max_agent_in_flight_bytes() })
+    }
+
+    /// Gives the job back where there is no room for it, or nobody to do it.
+    fn send(&self, job: Job<T>) -> Result<(), Job<T>> {
+        let bytes = job.bytes();
+        if self.queued.load(Ordering::Relaxed) >= self.most {
+            return Err(job);
+        }
+        self.queued.fetch_add(bytes, Ordering::Relaxed);
+        self.jobs.try_send(job).map_err(|error| {
+            self.queued.fetch_sub(bytes, Ordering::Relaxed);
+            let (TrySendError::Full(job) | TrySendError::Disconnected(job)) = error;
+            job
+        })
+    }
+}
+
+impl<T> Job<T> {
+    fn bytes(&self) -> usize {
+        self.exchange.notify().payload().len()
     }
 }
 
 struct Worker<T, S> {
     queue: Arc<Mutex<Receiver<Job<T>>>>,
+    queued: Arc<AtomicUsize>,
     service: Arc<S>,
     warnings: Arc<Warnings>,
     pad: Pad,
@@ -85,7 +112,9 @@ impl<T: Socket, S: Service> Worker<T, S> {
         loop {
             // The lock is held while waiting: the others wait for it instead.
             let job = self.queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(Job { connection, ticket, exchange }) = job else { return };
+            let Ok(job) = job else { return };
+            self.queued.fetch_sub(job.bytes(), Ordering::Relaxed);
+            let Job { connection, ticket, exchange } = job;
             let ids = (exchange.stream_id(), exchange.frame_id());
             let service = &self.service;
             // The handler may keep the request, so this is copied before.
@@ -292,10 +321,7 @@ impl State {
                 }
             };
             let job = Job { connection: Arc::clone(shared), ticket, exchange };
-            let refused = match pool.jobs.try_send(job) {
-                Ok(()) => continue,
-                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
-            };
+            let Err(refused) = pool.send(job) else { continue };
             if let Ok(ack) = self.conn.answer(refused.ticket, now) {
                 ack.fall_back(Cause::Shed);
                 self.names.answered((refused.exchange.stream_id(), refused.exchange.frame_id()));

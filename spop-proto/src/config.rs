@@ -403,9 +403,11 @@ impl AgentConfig {
         &self.inner.owed
     }
 
-    /// Whether they owe as many as they may.
+    /// Whether they owe as many as they may, or for as much.
     pub(crate) fn owes_all_it_may(&self) -> bool {
-        self.inner.owed.get() >= self.inner.limits.agent_in_flight.get()
+        let Inner { owed, limits, .. } = &*self.inner;
+        owed.answers() >= limits.agent_in_flight.get()
+            || owed.bytes() >= limits.agent_in_flight_bytes.get()
     }
 }
 

@@ -1,29 +1,45 @@
 //! Answers still owed: the NOTIFYs whose answer was deferred.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a connection looks whether others have answered enough for it to go on: nothing wakes it.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// How many answers are owed on all connections of an agent. Clones share it.
+/// What is owed on all connections of an agent. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Owed(Arc<AtomicU32>);
+pub(crate) struct Owed(Arc<Sums>);
+
+#[derive(Debug, Default)]
+struct Sums {
+    answers: AtomicU32,
+    /// Of the NOTIFYs they are owed for, which somebody holds as long.
+    bytes: AtomicUsize,
+}
 
 impl Owed {
-    /// How many. Nothing else is decided by it than whether there are too many: no order is needed.
+    /// How many answers. Nothing else is decided by it than whether there are too many: no order is
+    /// needed.
     #[inline]
-    pub(crate) fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+    pub(crate) fn answers(&self) -> u32 {
+        self.0.answers.load(Ordering::Relaxed)
     }
 
-    fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// How many bytes they are owed for.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
-    fn subtract(&self, answers: u32) {
-        self.0.fetch_sub(answers, Ordering::Relaxed);
+    fn add(&self, bytes: usize) {
+        self.0.answers.fetch_add(1, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, answers: u32, bytes: usize) {
+        self.0.answers.fetch_sub(answers, Ordering::Relaxed);
+        self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -64,12 +80,15 @@ struct Table {
     newest: u32,
     free: u32,
     len: u32,
+    bytes: usize,
 }
 
 /// A slot is either owed (in the list from `oldest` to `newest`) or free (in the list from `free`).
 #[derive(Debug)]
 struct Slot {
     ids: Ids,
+    /// Of the NOTIFY.
+    bytes: usize,
     deadline: Option<Instant>,
     serial: u64,
     owed: bool,
@@ -87,11 +106,22 @@ impl InFlight {
         self.len() == 0
     }
 
-    /// Adds an owed answer.
-    pub(crate) fn insert(&mut self, ids: Ids, deadline: Option<Instant>, agent: &Owed) -> Key {
+    /// Of the NOTIFYs whose answers are owed.
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.as_deref().map_or(0, |table| table.bytes)
+    }
+
+    /// Adds an answer owed for a NOTIFY of that many bytes.
+    pub(crate) fn insert(
+        &mut self,
+        ids: Ids,
+        bytes: usize,
+        deadline: Option<Instant>,
+        agent: &Owed,
+    ) -> Key {
         let serial = self.next;
         self.next += 1;
-        let slot = self.table(agent).insert(ids, deadline, serial);
+        let slot = self.table(agent).insert((ids, bytes), deadline, serial);
         Key { slot, serial }
     }
 
@@ -183,19 +213,33 @@ impl InFlight {
 /// Whatever ends a connection, its answers are owed no more.
 impl Drop for Table {
     fn drop(&mut self) {
-        self.agent.subtract(self.len);
+        self.agent.subtract(self.len, self.bytes);
     }
 }
 
 impl Table {
     const fn new(agent: Owed) -> Self {
         let slots = Vec::new();
-        Self { agent, look_again: None, slots, oldest: NONE, newest: NONE, free: NONE, len: 0 }
+        Self {
+            agent,
+            look_again: None,
+            slots,
+            oldest: NONE,
+            newest: NONE,
+            free: NONE,
+            len: 0,
+            bytes: 0,
+        }
     }
 
-    fn insert(&mut self, ids: Ids, deadline: Option<Instant>, serial: u64) -> u32 {
+    fn insert(
+        &mut self,
+        (ids, bytes): (Ids, usize),
+        deadline: Option<Instant>,
+        serial: u64,
+    ) -> u32 {
         let older = self.newest;
-        let new = Slot { ids, deadline, serial, owed: true, older, newer: NONE };
+        let new = Slot { ids, bytes, deadline, serial, owed: true, older, newer: NONE };
         let at = self.free;
         let at = match self.slot_mut(at) {
             Some(slot) => {
@@ -215,7 +259,8 @@ impl Table {
         }
         self.newest = at;
         self.len += 1;
-        self.agent.add();
+        self.bytes += bytes;
+        self.agent.add(bytes);
         at
     }
 
@@ -224,7 +269,7 @@ impl Table {
         let free = self.free;
         let Some(slot) = self.slot_mut(at) else { return };
         slot.owed = false;
-        let (older, newer) = (slot.older, slot.newer);
+        let (older, newer, bytes) = (slot.older, slot.newer, slot.bytes);
         slot.newer = free;
         self.free = at;
         match self.slot_mut(older) {
@@ -236,7 +281,8 @@ impl Table {
             None => self.newest = older,
         }
         self.len -= 1;
-        self.agent.subtract(1);
+        self.bytes -= bytes;
+        self.agent.subtract(1, bytes);
     }
 
     fn slot(&self, at: u32) -> Option<&Slot> {
@@ -259,11 +305,12 @@ mod tests {
     #[test]
     fn out_of_order_and_reuse() {
         let mut table = InFlight::default();
-        let keys: Vec<_> = (0..4).map(|n| table.insert(ids(n), None, &Owed::default())).collect();
+        let keys: Vec<_> =
+            (0..4).map(|n| table.insert(ids(n), 10, None, &Owed::default())).collect();
         assert!(table.remove(keys[1]));
         assert!(!table.remove(keys[1]));
         assert!(table.remove(keys[3]));
-        let reused = table.insert(ids(9), None, &Owed::default());
+        let reused = table.insert(ids(9), 10, None, &Owed::default());
         assert_eq!(reused.slot, keys[3].slot);
         assert_eq!(table.get(keys[3]), None, "a stale key never finds the slot's next use");
         assert_eq!(table.get(reused), Some(ids(9)));
@@ -279,14 +326,14 @@ mod tests {
     #[test]
     fn find_and_clear() {
         let mut table = InFlight::default();
-        let key = table.insert(ids(5), None, &Owed::default());
-        table.insert(ids(6), None, &Owed::default());
+        let key = table.insert(ids(5), 10, None, &Owed::default());
+        table.insert(ids(6), 10, None, &Owed::default());
         assert_eq!(table.find(ids(5)), Some(key));
         assert_eq!(table.find(Ids { stream: 5, frame: 2 }), None);
         assert_eq!(table.clear(), 2);
         assert_eq!(table.find(ids(5)), None);
         assert_eq!(table.get(key), None);
-        table.insert(ids(7), None, &Owed::default());
+        table.insert(ids(7), 10, None, &Owed::default());
         assert_eq!(table.len(), 1);
     }
 
@@ -295,7 +342,7 @@ mod tests {
         let mut table = InFlight::default();
         for round in 0..100 {
             let keys: Vec<_> = (0..20)
-                .map(|n| table.insert(ids(round * 20 + n), None, &Owed::default()))
+                .map(|n| table.insert(ids(round * 20 + n), 10, None, &Owed::default()))
                 .collect();
             for key in keys.into_iter().rev() {
                 assert!(table.remove(key));
@@ -308,27 +355,28 @@ mod tests {
     fn what_an_agent_owes_is_the_sum_of_its_connections() {
         let agent = Owed::default();
         let [mut one, mut other] = [InFlight::default(), InFlight::default()];
-        let keys: Vec<_> = (0..3).map(|n| one.insert(ids(n), None, &agent)).collect();
-        let _ = other.insert(ids(0), None, &agent);
-        assert_eq!(agent.get(), 4);
+        let keys: Vec<_> = (0..3).map(|n| one.insert(ids(n), 10, None, &agent)).collect();
+        let _ = other.insert(ids(0), 10, None, &agent);
+        assert_eq!((agent.answers(), agent.bytes()), (4, 40));
+        assert_eq!((one.bytes(), other.bytes()), (30, 10));
         assert!(one.remove(keys[1]) && !one.remove(keys[1]), "taken off once");
-        assert_eq!(agent.get(), 3);
+        assert_eq!((agent.answers(), agent.bytes(), one.bytes()), (3, 30, 20));
         drop(other);
-        assert_eq!(agent.get(), 2);
-        assert_eq!((one.clear(), agent.get()), (2, 0));
-        let _ = one.insert(ids(1), None, &agent);
+        assert_eq!(agent.answers(), 2);
+        assert_eq!((one.clear(), agent.answers()), (2, 0));
+        let _ = one.insert(ids(1), 10, None, &agent);
         drop(one);
-        assert_eq!(agent.get(), 0);
+        assert_eq!((agent.answers(), agent.bytes()), (0, 0));
     }
 
     #[test]
     fn keys_from_before_a_trim_are_stale() {
         let mut table = InFlight::default();
-        let old = table.insert(ids(1), None, &Owed::default());
+        let old = table.insert(ids(1), 10, None, &Owed::default());
         table.remove(old);
         table.trim();
         assert_eq!(table.capacity(), 0);
-        let new = table.insert(ids(2), None, &Owed::default());
+        let new = table.insert(ids(2), 10, None, &Owed::default());
         assert_eq!(new.slot, old.slot);
         assert_eq!(table.get(old), None);
         assert_eq!(table.get(new), Some(ids(2)));

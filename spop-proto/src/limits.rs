@@ -26,6 +26,8 @@ pub enum Overload {
 /// | length of an ACK | the lower of the negotiated size and HAProxy's offer - 1, fixed | the action is refused ([`SetError::TooBig`](crate::SetError::TooBig)), what was set before stands |
 /// | [`in_flight`](Self::in_flight) | 1 024 | [`Overload`]: fallback answer, or no more reading |
 /// | [`agent_in_flight`](Self::agent_in_flight) | 65 536 an agent | the same |
+/// | [`in_flight_bytes`](Self::in_flight_bytes) | 32 MiB | the same |
+/// | [`agent_in_flight_bytes`](Self::agent_in_flight_bytes) | 256 MiB an agent | the same |
 /// | [`payload`](Self::payload) | 1 MiB, one at a time | fragments refused with ABORT and the fallback, later ones skipped; where HAProxy stopped on the way: status 0, close |
 /// | answers held back ([`Pacing`](crate::Pacing)) | 20, fixed | fallback answer |
 /// | [`output`](Self::output) | 1 MiB | no more reading until HAProxy has taken some |
@@ -43,6 +45,8 @@ pub enum Overload {
 pub struct Limits {
     pub(crate) in_flight: NonZeroU32,
     pub(crate) agent_in_flight: NonZeroU32,
+    pub(crate) in_flight_bytes: NonZeroUsize,
+    pub(crate) agent_in_flight_bytes: NonZeroUsize,
     pub(crate) overload: Overload,
     pub(crate) payload: NonZeroUsize,
     pub(crate) output: NonZeroUsize,
@@ -71,6 +75,8 @@ impl Limits {
     const DEFAULT: Self = Self {
         in_flight: const { some(NonZeroU32::new(1024)) },
         agent_in_flight: const { some(NonZeroU32::new(65_536)) },
+        in_flight_bytes: const { some(NonZeroUsize::new(32 << 20)) },
+        agent_in_flight_bytes: const { some(NonZeroUsize::new(256 << 20)) },
         overload: Overload::Shed,
         payload: const { some(NonZeroUsize::new(1 << 20)) },
         output: const { some(NonZeroUsize::new(1 << 20)) },
@@ -157,7 +163,26 @@ impl Limits {
         self
     }
 
-    /// What to do beyond either. Default [`Overload::Shed`].
+    /// Bytes of the requests that answers are owed for on a connection: each is copied for the future, or
+    /// the worker, that answers it. Default 32 MiB, more than the 20 that HAProxy has in flight if each
+    /// has the largest frame there is by default. It may be exceeded by the last one.
+    ///
+    /// What is answered inline is not copied, and not counted.
+    #[must_use]
+    pub const fn in_flight_bytes(mut self, bytes: NonZeroUsize) -> Self {
+        self.in_flight_bytes = bytes;
+        self
+    }
+
+    /// The same on all connections of an agent. Default 256 MiB: 16 000 requests with the largest body
+    /// that HAProxy sends with the default `tune.bufsize`.
+    #[must_use]
+    pub const fn agent_in_flight_bytes(mut self, bytes: NonZeroUsize) -> Self {
+        self.agent_in_flight_bytes = bytes;
+        self
+    }
+
+    /// What to do beyond any of these. Default [`Overload::Shed`].
     #[must_use]
     pub const fn overload(mut self, overload: Overload) -> Self {
         self.overload = overload;
@@ -225,6 +250,12 @@ impl Limits {
     }
 
     // What the adapters ask for.
+
+    /// The limit set by [`agent_in_flight_bytes`](Self::agent_in_flight_bytes).
+    #[must_use]
+    pub const fn max_agent_in_flight_bytes(&self) -> usize {
+        self.agent_in_flight_bytes.get()
+    }
 
     /// The limit set by [`connections`](Self::connections).
     #[must_use]

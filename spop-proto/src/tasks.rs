@@ -21,9 +21,9 @@ use crate::router::RoutePanicked;
 use crate::stats::Tally;
 use crate::tx::Cause;
 
-/// Exchanges kept for reuse, and the most memory one may hold to be kept.
+/// Exchanges kept for reuse, and the memory that all of them may hold.
 const SPARE_EXCHANGES: usize = 32;
-const SPARE_BYTES: usize = 64 * 1024;
+const SPARE_BYTES: usize = 512 * 1024;
 
 /// Why a handler gave no answer, for the log.
 #[derive(Debug)]
@@ -116,6 +116,8 @@ struct Parking<F> {
     free: Vec<usize>,
     shared: Arc<Shared>,
     spare: Vec<Exchange>,
+    /// What they hold.
+    spare_bytes: usize,
 }
 
 struct Slot<F> {
@@ -175,7 +177,13 @@ impl<F> Default for Tasks<F> {
 impl<F> Default for Parking<F> {
     fn default() -> Self {
         let shared = Shared { woken: AtomicBool::new(false), driver: Mutex::new(None) };
-        Self { slots: Vec::new(), free: Vec::new(), shared: Arc::new(shared), spare: Vec::new() }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            shared: Arc::new(shared),
+            spare: Vec::new(),
+            spare_bytes: 0,
+        }
     }
 }
 
@@ -235,7 +243,7 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Tasks<F> {
         let bounds = ack.bounds();
         let parking = &mut self.parking;
         let mut own = || {
-            let spare = parking.as_deref_mut().and_then(|parking| parking.spare.pop());
+            let spare = parking.as_deref_mut().and_then(Parking::spare);
             Exchange::new(&notify, bounds, spare)
         };
         let turn = catch_unwind(AssertUnwindSafe(|| serve(notify, &mut ack, &mut own)));
@@ -287,6 +295,13 @@ impl<F> Drop for Parking<F> {
 impl<F> Parking<F> {
     const fn parked(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// An exchange that is used again.
+    fn spare(&mut self) -> Option<Exchange> {
+        let spare = self.spare.pop()?;
+        self.spare_bytes -= spare.capacity();
+        Some(spare)
     }
 }
 
@@ -413,7 +428,9 @@ impl<F: Future<Output = Result<Exchange, HandlerError>>> Parking<F> {
 
     /// Keeps an exchange's memory for the next NOTIFY.
     fn keep(&mut self, exchange: Exchange) {
-        if self.spare.len() < SPARE_EXCHANGES && exchange.capacity() <= SPARE_BYTES {
+        let held = self.spare_bytes + exchange.capacity();
+        if self.spare.len() < SPARE_EXCHANGES && held <= SPARE_BYTES {
+            self.spare_bytes = held;
             self.spare.push(exchange);
         }
     }

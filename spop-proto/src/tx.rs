@@ -71,6 +71,8 @@ pub(crate) struct Tx {
     /// A NOTIFY was handed out and is neither answered nor deferred. Its ids are in the header of the
     /// ACK that is being written.
     lent: bool,
+    /// How many bytes that NOTIFY has.
+    lent_bytes: usize,
     ack_limit: u32,
     pub(crate) in_flight: InFlight,
     pub(crate) stats: ConnectionStats,
@@ -97,6 +99,7 @@ impl Tx {
             pipelining: false,
             pacer: None,
             lent: false,
+            lent_bytes: 0,
             ack_limit: 0,
             in_flight: InFlight::default(),
             stats: ConnectionStats::default(),
@@ -207,6 +210,11 @@ impl Tx {
 
     // Answers.
 
+    /// Notes how large the NOTIFY is that is handed out next.
+    pub(crate) const fn lends(&mut self, bytes: usize) {
+        self.lent_bytes = bytes;
+    }
+
     /// Notes that a NOTIFY is in somebody's hands.
     pub(crate) const fn lend(&mut self) {
         self.lent = true;
@@ -285,7 +293,7 @@ impl Tx {
     pub(crate) fn defer(&mut self, ids: Ids, now: Instant) -> Key {
         self.lent = false;
         let deadline = now.checked_add(self.config.current_limits().answer);
-        self.in_flight.insert(ids, deadline, self.config.owed())
+        self.in_flight.insert(ids, self.lent_bytes, deadline, self.config.owed())
     }
 
     pub(crate) fn written(&self) -> &[u8] {

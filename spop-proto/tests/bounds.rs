@@ -16,12 +16,18 @@
 
 mod common;
 
+use std::future::pending;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
 use common::*;
-use spop_proto::{Action, AgentConfig, Event, Limits, Scope};
+use spop_proto::driver::Driver;
+use spop_proto::wire::NotifyPayload;
+use spop_proto::{
+    Ack, Action, AgentConfig, ConnectionStats, Event, Exchange, Limits, Notify, Scope, Turn,
+};
 
 const CONNECTIONS: usize = 200;
 /// What a connection has besides the buffers that limits speak of: itself, and small boxes.
@@ -249,5 +255,50 @@ fn fallback_answers_count_as_output() {
         let chunk: Vec<u8> = (1..1000).flat_map(notify).collect();
         while give(&mut rig, 0, &chunk, None) {}
         assert!(rig.conn.transmit().len() >= OUTPUT / 2);
+    });
+}
+
+/// Each request that waits for a slow handler is copied.
+#[test]
+fn large_requests_to_handlers_that_never_answer() {
+    const EACH: usize = 256 * 1024;
+    const ALL: usize = 4 * EACH;
+    let bytes = |bytes| NonZeroUsize::new(bytes).unwrap();
+    let limits = limits().in_flight_bytes(bytes(EACH)).agent_in_flight_bytes(bytes(ALL));
+    let body = vec![b'x'; FRAME - 100];
+    let payload = NotifyPayload::new("m").arg("body", body.as_slice());
+    let payload = payload.as_bytes().unwrap();
+    // Each may go over its own by one; together they may not.
+    within("large requests", 1, &[ALL, EACH, CONNECTIONS * FIXED, 4096], || {
+        let config = config(limits);
+        let context = Context::from_waker(Waker::noop());
+        let mut all: Vec<_> =
+            (0..CONNECTIONS).map(|_| Driver::new(Rig::ready(config.clone()).conn)).collect();
+        let now = std::time::Instant::now();
+        for stream in 1..100 {
+            let asked = frame(NOTIFY, FIN, stream, 1, payload);
+            for driver in &mut all {
+                let never = |_: Notify<'_>, _: &mut Ack<'_>, own: &mut dyn FnMut() -> Exchange| {
+                    let exchange = own();
+                    Turn::Later(async move {
+                        pending::<()>().await;
+                        Ok(exchange)
+                    })
+                };
+                driver.receive(&asked, &context, now, never, &mut |_| {});
+                let written = driver.transmit().len();
+                driver.transmitted(written);
+            }
+        }
+        let closed: Vec<_> = all.into_iter().map(Driver::finish).collect();
+        let total = |count: fn(&ConnectionStats) -> u64| {
+            closed.iter().map(|closed| count(&closed.stats)).sum::<u64>()
+        };
+        let asked = 99 * CONNECTIONS as u64;
+        let held = u64::try_from(ALL / FRAME).unwrap();
+        assert_eq!(total(|stats| stats.notifies), asked);
+        // Given up as their connections ended.
+        let waited = asked - total(|stats| stats.shed);
+        assert!((held..held + 2).contains(&waited), "{waited} waited, of {asked}");
     });
 }

@@ -207,7 +207,8 @@ impl Core {
     }
 
     fn full(&self) -> bool {
-        self.tx.in_flight.len() >= self.tx.config.current_limits().in_flight.get()
+        let (owed, limits) = (&self.tx.in_flight, self.tx.config.current_limits());
+        owed.len() >= limits.in_flight.get() || owed.bytes() >= limits.in_flight_bytes.get()
     }
 
     /// Only a connection that has something to read waits for its agent: one that is idle would not be

@@ -269,6 +269,7 @@ impl AgentConnection {
         }
         if let Some((ids, messages)) = self.core.take_whole_notify(&mut self.rx, input, now) {
             let Core { tx, info, .. } = &mut self.core;
+            tx.lends(messages.payload().len());
             let notify = Notify::new(messages, ids, info);
             return Ok(Some(Event::Notify(notify, Ack::new(tx, ids, None))));
         }
@@ -329,6 +330,7 @@ impl AgentConnection {
                     if control.window.may_lie_in(payload.len()) {
                         control.look_for_cut(payload, tx, info);
                     }
+                    tx.lends(payload.len());
                     let notify = Notify::new(Messages::checked(payload), ids, info);
                     let ack = Ack::new(tx, ids, None);
                     return Ok(Some(Event::Notify(notify, ack)));

@@ -97,3 +97,56 @@ fn a_bad_length_kept_while_waiting_is_refused_afterwards() {
     assert!(rig.conn.interest().ready, "there is something to say about what was kept");
     assert_eq!(variant(&rig.feed(0, b"").unwrap_err()), "FrameTooBig");
 }
+
+/// Each request that waits is copied: they are bounded by what they hold, too, and one may go over.
+#[test]
+fn beyond_the_bytes_in_flight_requests_are_shed() {
+    let large = frame(NOTIFY, FIN, 1, 1, &message_of(1000));
+    let bytes = std::num::NonZeroUsize::new(1500).unwrap();
+    let mut rig = Rig::ready(with(Limits::new().in_flight_bytes(bytes)));
+    let first = rig.defer(0, &large);
+    let mut second = large.clone();
+    second[9] = 3;
+    let _owed = rig.defer(0, &second);
+    assert_eq!(rig.feed(0, &notify(5)), Ok(vec![]), "2 000 bytes are owed for");
+    assert_eq!(rig.take(), ack(5, b""));
+    rig.answer(0, first).unwrap().commit();
+    assert_eq!(rig.feed(0, &notify(7)), asked(7));
+    assert_eq!(rig.conn.stats().shed, 1);
+}
+
+/// A payload larger than the limit is let in where nothing else waits: it would never be.
+#[test]
+fn one_request_may_exceed_the_bytes_in_flight() {
+    let bytes = std::num::NonZeroUsize::new(10).unwrap();
+    let limits = Limits::new().in_flight_bytes(bytes).overload(Overload::Wait);
+    let mut rig = Rig::ready(with(limits));
+    let ticket = rig.defer(0, &frame(NOTIFY, FIN, 1, 1, &message_of(1000)));
+    assert_eq!(rig.feed(0, &notify(3)), Ok(vec![]));
+    assert!(!rig.conn.interest().read, "it waits");
+    rig.answer(0, ticket).unwrap().commit();
+    assert_eq!(rig.feed(0, b""), asked(3));
+}
+
+/// What HAProxy sends in fragments is as large as it is whole.
+#[test]
+fn fragments_count_as_the_whole() {
+    let payload = message_of(1000);
+    let bytes = std::num::NonZeroUsize::new(900).unwrap();
+    let mut rig = Rig::ready(with(Limits::new().in_flight_bytes(bytes)));
+    let (one, two) = payload.split_at(600);
+    rig.feed(0, &frame(NOTIFY, 0, 1, 1, one)).unwrap();
+    let _owed = rig.defer(0, &frame(UNSET, FIN, 1, 1, two));
+    assert_eq!(rig.feed(0, &notify(3)), Ok(vec![]));
+    assert_eq!(rig.conn.stats().shed, 1);
+}
+
+/// A message with an argument of that many bytes.
+fn message_of(bytes: usize) -> Vec<u8> {
+    let value = vec![b'x'; bytes];
+    spop_proto::wire::NotifyPayload::new("m")
+        .arg("a", value.as_slice())
+        .as_bytes()
+        .unwrap()
+        .to_vec()
+}

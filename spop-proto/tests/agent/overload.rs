@@ -1,5 +1,6 @@
 //! The limit on what all connections of an agent owe together.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use spop_proto::{AgentConfig, Limits, Overload};
@@ -11,6 +12,13 @@ fn shedding(answers: u32) -> AgentConfig {
     AgentConfig::new().limits(Limits::new().agent_in_flight(count(answers)))
 }
 
+/// The same by what they are owed for.
+fn shedding_bytes(answers: usize) -> AgentConfig {
+    let each = MESSAGE.len();
+    let bytes = NonZeroUsize::new(answers * each).unwrap();
+    AgentConfig::new().limits(Limits::new().agent_in_flight_bytes(bytes))
+}
+
 fn waiting(answers: u32) -> AgentConfig {
     let limits = Limits::new().agent_in_flight(count(answers)).overload(Overload::Wait);
     AgentConfig::new().limits(limits)
@@ -18,19 +26,20 @@ fn waiting(answers: u32) -> AgentConfig {
 
 #[test]
 fn beyond_it_a_request_is_shed_on_any_connection() {
-    let config = shedding(2);
-    let [mut one, mut other] = [0; 2].map(|_| Rig::ready(config.clone()));
-    let first = one.defer(0, &notify(1));
-    let _second = other.defer(0, &notify(1));
-    for rig in [&mut one, &mut other] {
-        assert_eq!(rig.feed(0, &notify(3)), Ok(vec![]), "the third is not even asked");
-        assert_eq!(rig.take(), ack(3, b""));
-        assert_eq!(rig.conn.stats().shed, 1);
+    for config in [shedding(2), shedding_bytes(2)] {
+        let [mut one, mut other] = [0; 2].map(|_| Rig::ready(config.clone()));
+        let first = one.defer(0, &notify(1));
+        let _second = other.defer(0, &notify(1));
+        for rig in [&mut one, &mut other] {
+            assert_eq!(rig.feed(0, &notify(3)), Ok(vec![]), "the third is not even asked");
+            assert_eq!(rig.take(), ack(3, b""));
+            assert_eq!(rig.conn.stats().shed, 1);
+        }
+        // One answered, one may come again, anywhere.
+        one.answer(0, first).unwrap().commit();
+        assert_eq!(other.feed(0, &notify(5)), asked(5));
+        assert_eq!(other.conn.stats().shed, 1);
     }
-    // One answered, one may come again, anywhere.
-    one.answer(0, first).unwrap().commit();
-    assert_eq!(other.feed(0, &notify(5)), asked(5));
-    assert_eq!(other.conn.stats().shed, 1);
 }
 
 /// Whatever ends an answer, it is counted off once.
@@ -45,8 +54,8 @@ fn every_end_of_an_answer_makes_room() {
         ("broken protocol", |rig| drop(rig.feed(0, &[0; 8]))),
         ("the same question again, answered inline", |rig| drop(rig.feed(0, &notify(1)))),
     ];
-    for (end, make) in ends {
-        let config = shedding(1);
+    let both = [shedding(1), shedding_bytes(1)];
+    for ((end, make), config) in ends.into_iter().flat_map(|end| both.clone().map(|by| (end, by))) {
         let [mut one, mut other] = [0; 2].map(|_| Rig::ready(config.clone()));
         let _owed = one.defer(0, &notify(1));
         other.feed(0, &notify(1)).unwrap();
