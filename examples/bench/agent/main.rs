@@ -10,10 +10,11 @@ mod spop_crate;
 use std::error::Error;
 use std::io;
 use std::net::Ipv4Addr;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use spop_proto::{Ack, Endpoint, HandlerError, Notify, Scope};
+use spop_proto::{Ack, Endpoint, HandlerError, Limits, Notify, Scope};
 
 /// An agent to be measured: answers check-client-ip with the last byte of its address.
 #[derive(Debug, Parser)]
@@ -76,6 +77,12 @@ fn answer(notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
     Ok(())
 }
 
+/// Room for as many connections as are measured, and for those of a load before that are not yet gone.
+fn limits() -> Limits {
+    const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(32_768).unwrap();
+    Limits::new().connections(CONNECTIONS)
+}
+
 /// Tells whoever started this where it listens.
 fn listening(endpoint: &Endpoint) {
     println!("{endpoint}");
@@ -87,7 +94,8 @@ fn one_thread() -> io::Result<tokio::runtime::Runtime> {
 
 fn on_tokio(runtime: &tokio::runtime::Runtime, listen: String) -> io::Result<()> {
     runtime.block_on(async {
-        let server = spop_tokio::Agent::inline(answer).bind(parsed(&listen)?).await?;
+        let server =
+            spop_tokio::Agent::inline(answer).limits(limits()).bind(parsed(&listen)?).await?;
         listening(server.local_addr());
         server.run().await
     })
@@ -95,14 +103,15 @@ fn on_tokio(runtime: &tokio::runtime::Runtime, listen: String) -> io::Result<()>
 
 fn on_async_std(listen: String) -> io::Result<()> {
     async_std::task::block_on(async {
-        let server = spop_asyncstd::Agent::inline(answer).bind(parsed(&listen)?).await?;
+        let server =
+            spop_asyncstd::Agent::inline(answer).limits(limits()).bind(parsed(&listen)?).await?;
         listening(server.local_addr());
         server.run().await
     })
 }
 
 fn on_threads(listen: String) -> io::Result<()> {
-    let server = spop_blocking::Agent::inline(answer).bind(parsed(&listen)?)?;
+    let server = spop_blocking::Agent::inline(answer).limits(limits()).bind(parsed(&listen)?)?;
     listening(server.local_addr());
     server.run().map(drop)
 }

@@ -9,7 +9,9 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use socket2::SockRef;
 use spop_proto::Endpoint;
+use spop_proto::server::BACKLOG;
 use spop_proto::wire::{AgentHello, Frame, FrameHeader, FrameType, encode_varint};
 
 use crate::listening;
@@ -42,6 +44,8 @@ struct Connection {
 pub(crate) fn run(listen: &str) -> io::Result<()> {
     let invalid = |_| io::Error::new(ErrorKind::InvalidInput, "an address and a port are needed");
     let mut listener = TcpListener::bind(listen.parse().map_err(invalid)?)?;
+    // What std asks for is too few for thousands that connect at once.
+    SockRef::from(&listener).listen(BACKLOG)?;
     listening(&Endpoint::Tcp(listener.local_addr()?.to_string()));
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;

@@ -3,15 +3,19 @@
 use std::io;
 
 use futures_util::{SinkExt, StreamExt};
+use socket2::SockRef;
 use spop::actions::VarScope;
 use spop::frame::{FramePayload, FrameType};
 use spop::frames::{Ack, AgentHello, FrameCapabilities, HaproxyHello};
 use spop::{MAX_FRAME_SIZE_LIMIT, SpopCodec, TypedData};
+use spop_proto::server::BACKLOG;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::codec::Framed;
 
 pub(crate) async fn run(listen: &str) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
+    // As the other agents do, or thousands of connections at once would wait a second.
+    SockRef::from(&listener).listen(BACKLOG)?;
     println!("{}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;

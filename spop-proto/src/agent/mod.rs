@@ -1,7 +1,10 @@
 //! The agent's side of a connection.
 
 mod core;
+mod ending;
+mod frames;
 mod handshake;
+mod time;
 
 use ::core::fmt;
 use std::sync::Arc;
