@@ -4,7 +4,7 @@ use std::future;
 use std::time::Duration;
 
 use spop_proto::{
-    Action, AgentConfig, ConfigError, Exchange, Handler, HandlerError, Limits, Scope, Var,
+    Action, AgentConfig, ConfigError, Exchange, Handler, HandlerError, Limits, Reply, Scope, Var,
 };
 
 /// The variable that HAProxy's rules read, `txn.guard.verdict`: `allow`, `deny`, or `unknown` where there
@@ -38,12 +38,13 @@ impl Handler for Guard {
     /// Any `?` here ends in the fallback, also that of a path that is not UTF-8. What was set before is
     /// not sent then.
     async fn notify(&self, mut exchange: Exchange) -> Result<Exchange, HandlerError> {
-        let path = exchange.require("check-request")?.get::<&str>("path")?.to_owned();
-        if self.provoke && go_wrong(&path, &mut exchange).await? == Answer::WithoutVerdict {
+        let (notify, mut reply) = exchange.split();
+        let path: &str = notify.require("check-request")?.get("path")?;
+        if self.provoke && go_wrong(path, &mut reply).await? == Answer::WithoutVerdict {
             return Ok(exchange);
         }
         let verdict = if path.starts_with("/admin") { "deny" } else { "allow" };
-        exchange.set(Scope::Transaction, VERDICT, verdict)?;
+        reply.set(Scope::Transaction, VERDICT, verdict)?;
         Ok(exchange)
     }
 }
@@ -56,15 +57,15 @@ enum Answer {
 
 /// What can happen to any handler, by path: to see what HAProxy makes of it.
 #[expect(clippy::panic, reason = "on purpose, and only where the operator asked for it")]
-async fn go_wrong(path: &str, exchange: &mut Exchange) -> Result<Answer, HandlerError> {
+async fn go_wrong(path: &str, reply: &mut Reply<'_>) -> Result<Answer, HandlerError> {
     match path {
         "/error" => return Err(HandlerError::new("the rules cannot be read")),
         "/panic" => panic!("a bug"),
         "/slow" => future::pending().await,
         "/large" => {
             // This one fits and is taken back: an answer is sent whole or not at all.
-            exchange.set(Scope::Transaction, VERDICT, "allow")?;
-            exchange.set(Scope::Transaction, "explanation", &*"x".repeat(20_000))?;
+            reply.set(Scope::Transaction, VERDICT, "allow")?;
+            reply.set(Scope::Transaction, "explanation", &*"x".repeat(20_000))?;
         }
         // A bug that no library can see: the handler is content, and forgot the verdict.
         "/silent" => return Ok(Answer::WithoutVerdict),

@@ -83,8 +83,8 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Description,
     Dispatch, Endpoint, Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits,
-    Message, Notify, Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError,
-    Snapshot, Stats, Value, Var, testing,
+    Message, Notify, Overload, OwnedValue, Pacing, Peer, Reply, Report, Router, Scope, Service,
+    SetError, Snapshot, Stats, Value, Var, testing,
 };
 pub use timer::Timer;
 

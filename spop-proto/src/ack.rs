@@ -109,13 +109,13 @@ impl<'a> Ack<'a> {
         self.extend(action.encoded_len(), |out| action.encode(out))
     }
 
-    /// Takes back all actions.
+    /// Takes back all actions; in a route of a [`Router`](crate::Router) those for its message.
     pub fn clear(&mut self) {
-        let start = self.actions_at();
+        let start = self.actions_at().max(self.tx.spared);
         self.tx.buffer().truncate(start);
     }
 
-    /// How many bytes of actions there are.
+    /// How many bytes of actions there are, those for other messages of the NOTIFY included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tx.written().len() - self.actions_at()
@@ -206,10 +206,9 @@ impl<'a> Ack<'a> {
         }
     }
 
-    /// Takes back what was added since [`len`](Self::len) was that.
-    pub(crate) fn rewind(&mut self, len: usize) {
-        let end = self.actions_at().saturating_add(len);
-        self.tx.buffer().truncate(end);
+    /// For a handler for each message, which may take back no other's actions.
+    pub(crate) const fn one_by_one(&mut self) -> OneByOne<'_, 'a> {
+        OneByOne(self)
     }
 
     /// Adds actions that are encoded already.
@@ -336,6 +335,26 @@ impl Drop for Ack<'_> {
         } else {
             self.send();
         }
+    }
+}
+
+/// An [`Ack`] that goes from handler to handler: what they [`clear`](Ack::clear) is what they set
+/// themselves, until this is dropped. Kept where only who needs it pays for it.
+pub(crate) struct OneByOne<'r, 'a>(&'r mut Ack<'a>);
+
+impl<'a> OneByOne<'_, 'a> {
+    /// For the next handler.
+    #[inline]
+    pub(crate) fn next(&mut self) -> &mut Ack<'a> {
+        self.0.tx.spared = self.0.tx.written().len();
+        self.0
+    }
+}
+
+impl Drop for OneByOne<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.tx.spared = 0;
     }
 }
 

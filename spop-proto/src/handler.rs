@@ -7,13 +7,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::ack::{Ack, Bounds, SetError};
 use crate::inflight::Ids;
 use crate::info::{ConnectionInfo, Peer};
+use crate::reply::{Draft, Reply};
 use crate::request::{ArgError, Notify};
 use crate::router::Description;
 pub use crate::router::{AtOnce, Mixed, Router};
 use crate::stats::MessageCounts;
 use crate::tasks::Failure;
-use crate::vars::{Var, check_name};
-use crate::wire::{Message, Messages, Scope, Value, encode_set_var, encode_unset_var};
+use crate::vars::Var;
+use crate::wire::{Message, Messages, Scope, Value};
 
 /// Why a handler gave no answer. Takes any error through `?`; HAProxy gets the fallback answer.
 pub struct HandlerError(Box<dyn core::error::Error + Send + Sync>);
@@ -428,13 +429,9 @@ pub struct Exchange(Box<Owned>);
 #[derive(Debug)]
 struct Owned {
     payload: Vec<u8>,
-    actions: Vec<u8>,
-    ids: Ids,
     info: Arc<ConnectionInfo>,
-    bounds: Bounds,
-    /// An action was refused because it did not fit.
-    refused: bool,
-    /// One message of several failed, and `actions` holds its fallback.
+    draft: Draft,
+    /// One message of several failed, and `draft` holds its fallback.
     failure: Option<Failure>,
 }
 
@@ -444,10 +441,10 @@ impl Exchange {
         let mut owned = match spare {
             Some(Self(mut owned)) => {
                 owned.payload.clear();
-                owned.actions.clear();
-                owned.ids = notify.ids();
-                owned.bounds = bounds;
-                owned.refused = false;
+                owned.draft.actions.clear();
+                owned.draft.ids = notify.ids();
+                owned.draft.bounds = bounds;
+                owned.draft.refused = false;
                 owned.failure = None;
                 if !Arc::ptr_eq(&owned.info, notify.connection()) {
                     owned.info = Arc::clone(notify.connection());
@@ -463,13 +460,14 @@ impl Exchange {
     }
 
     fn empty(ids: Ids, info: Arc<ConnectionInfo>, bounds: Bounds, payload: Vec<u8>) -> Self {
-        let actions = Vec::new();
-        Self(Box::new(Owned { payload, actions, ids, info, bounds, refused: false, failure: None }))
+        let draft = Draft::new(ids, bounds);
+        Self(Box::new(Owned { payload, info, draft, failure: None }))
     }
 
     /// What makes another exchange of the same NOTIFY.
     pub(crate) fn seed(&self) -> Seed {
-        Seed { ids: self.0.ids, info: Arc::clone(&self.0.info), bounds: self.0.bounds }
+        let Draft { ids, bounds, .. } = self.0.draft;
+        Seed { ids, info: Arc::clone(&self.0.info), bounds }
     }
 
     /// The NOTIFY's bytes, for whoever reads them while actions are added.
@@ -484,12 +482,12 @@ impl Exchange {
 
     /// Adds actions that are encoded already.
     pub(crate) fn append(&mut self, actions: &[u8]) -> Result<(), SetError> {
-        self.add(actions.len(), |out| out.extend_from_slice(actions))
+        self.0.draft.add(actions.len(), |out| out.extend_from_slice(actions))
     }
 
     /// Actions were refused elsewhere.
     pub(crate) fn refuse(&mut self, refused: bool) {
-        self.0.refused |= refused;
+        self.0.draft.refused |= refused;
     }
 
     pub(crate) fn set_failure(&mut self, failure: Failure) {
@@ -502,36 +500,37 @@ impl Exchange {
 
     /// Whether this is the exchange of that NOTIFY.
     pub(crate) fn is_of(&self, ids: Ids, connection: u64) -> bool {
-        self.0.ids == ids && self.0.bounds.connection == connection
+        self.0.draft.ids == ids && self.0.draft.bounds.connection == connection
     }
 
     pub(crate) fn actions(&self) -> &[u8] {
-        &self.0.actions
+        &self.0.draft.actions
     }
 
     pub(crate) const fn refused(&self) -> bool {
-        self.0.refused
+        self.0.draft.refused
     }
 
     pub(crate) const fn bounds(&self) -> &Bounds {
-        &self.0.bounds
+        &self.0.draft.bounds
     }
 
     /// The NOTIFY, and where its answer goes.
     pub(crate) fn parts(&mut self) -> (Notify<'_>, Ids, &mut Vec<u8>, &mut bool) {
-        let Owned { payload, actions, ids, info, refused, .. } = &mut *self.0;
-        (Notify::new(Messages::checked(payload), *ids, info), *ids, actions, refused)
+        let Owned { payload, info, draft, .. } = &mut *self.0;
+        let notify = Notify::new(Messages::checked(payload), draft.ids, info);
+        (notify, draft.ids, &mut draft.actions, &mut draft.refused)
     }
 
     /// Memory held.
     pub(crate) const fn capacity(&self) -> usize {
-        self.0.payload.capacity() + self.0.actions.capacity()
+        self.0.payload.capacity() + self.0.draft.actions.capacity()
     }
 
     /// The NOTIFY, borrowed.
     #[must_use]
     pub const fn notify(&self) -> Notify<'_> {
-        Notify::new(Messages::checked(self.0.payload.as_slice()), self.0.ids, &self.0.info)
+        Notify::new(Messages::checked(self.0.payload.as_slice()), self.0.draft.ids, &self.0.info)
     }
 
     /// The messages, in order.
@@ -557,13 +556,13 @@ impl Exchange {
     /// See [`Notify::stream_id`].
     #[must_use]
     pub const fn stream_id(&self) -> u64 {
-        self.0.ids.stream
+        self.0.draft.ids.stream
     }
 
     /// See [`Notify::frame_id`].
     #[must_use]
     pub const fn frame_id(&self) -> u64 {
-        self.0.ids.frame
+        self.0.draft.ids.frame
     }
 
     /// Who asks.
@@ -578,7 +577,44 @@ impl Exchange {
         self.0.info.engine_id()
     }
 
-    /// Sets a variable. See [`Ack::set`].
+    /// The NOTIFY, borrowed, and the answer beside it: what was asked can go into the answer without a
+    /// copy of its own.
+    ///
+    /// ```
+    /// use spop_proto::{Exchange, HandlerError, Scope};
+    ///
+    /// # async fn look_up(_: &str) -> std::io::Result<i32> { Ok(1) }
+    /// async fn rate(mut x: Exchange) -> Result<Exchange, HandlerError> {
+    ///     let (notify, mut reply) = x.split();
+    ///     let path: &str = notify.require("check-request")?.get("path")?;
+    ///     reply.set(Scope::Transaction, "score", look_up(path).await?)?;
+    ///     reply.set(Scope::Transaction, "rated", path)?;
+    ///     Ok(x)
+    /// }
+    /// # use spop_proto::{Router, testing};
+    /// # let router = Router::new().concurrent("check-request", rate);
+    /// # let answer = testing::message("check-request").arg("path", "/login").ask(&router);
+    /// # assert_eq!(answer.to_string(), "txn.score = int32 1\ntxn.rated = str /login\n");
+    /// ```
+    ///
+    /// [`set`](Self::set) would have the exchange as a whole, and the compiler refuses that while something
+    /// of it is borrowed (E0502):
+    ///
+    /// ```compile_fail
+    /// # use spop_proto::{Exchange, HandlerError, Scope};
+    /// # fn rate(mut x: Exchange) -> Result<Exchange, HandlerError> {
+    /// let path: &str = x.require("check-request")?.get("path")?;
+    /// x.set(Scope::Transaction, "rated", path)?;
+    /// # Ok(x)
+    /// # }
+    /// ```
+    pub fn split(&mut self) -> (Notify<'_>, Reply<'_>) {
+        let Owned { payload, info, draft, .. } = &mut *self.0;
+        (Notify::new(Messages::checked(payload), draft.ids, info), Reply::new(draft))
+    }
+
+    /// Sets a variable. See [`Ack::set`]; for a value borrowed from this exchange see
+    /// [`split`](Self::split).
     ///
     /// # Errors
     /// When HAProxy would drop the name, or when the action does not fit the frame.
@@ -588,9 +624,7 @@ impl Exchange {
         name: &str,
         value: impl Into<Value<'v>>,
     ) -> Result<(), SetError> {
-        let value = value.into();
-        check_name(scope, name.as_bytes(), self.0.bounds.prefix)?;
-        self.add(value.encoded_len(), |out| encode_set_var(scope, name.as_bytes(), &value, out))
+        self.reply().set(scope, name, value)
     }
 
     /// Sets a variable whose name was checked before.
@@ -602,7 +636,7 @@ impl Exchange {
         var: Var<'_>,
         value: impl Into<Value<'v>>,
     ) -> Result<(), SetError> {
-        self.set(var.scope(), var.name(), value)
+        self.reply().set_var(var, value)
     }
 
     /// Removes a variable.
@@ -610,8 +644,7 @@ impl Exchange {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn unset(&mut self, scope: Scope, name: &str) -> Result<(), SetError> {
-        check_name(scope, name.as_bytes(), self.0.bounds.prefix)?;
-        self.add(0, |out| encode_unset_var(scope, name.as_bytes(), out))
+        self.reply().unset(scope, name)
     }
 
     /// Removes a variable whose name was checked before.
@@ -619,26 +652,16 @@ impl Exchange {
     /// # Errors
     /// As [`set_var`](Self::set_var).
     pub fn unset_var(&mut self, var: Var<'_>) -> Result<(), SetError> {
-        self.unset(var.scope(), var.name())
+        self.reply().unset_var(var)
     }
 
     /// Takes back all actions.
     pub fn clear(&mut self) {
-        self.0.actions.clear();
+        self.reply().clear();
     }
 
-    fn add(&mut self, at_least: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SetError> {
-        let limit = self.0.bounds.actions(self.0.ids);
-        let before = self.0.actions.len();
-        if at_least <= limit {
-            write(&mut self.0.actions);
-            if self.0.actions.len() <= limit {
-                return Ok(());
-            }
-            self.0.actions.truncate(before);
-        }
-        self.0.refused = true;
-        Err(SetError::TooBig { limit: self.0.bounds.ack_limit })
+    fn reply(&mut self) -> Reply<'_> {
+        Reply::new(&mut self.0.draft)
     }
 }
 

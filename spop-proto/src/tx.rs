@@ -63,6 +63,9 @@ pub(crate) struct Tx {
     exposed: usize,
     /// `out[..committed]` is whole frames; what lies beyond is an ACK being written.
     committed: usize,
+    /// `out[..spared]` is out of the reach of [`Ack::clear`](crate::Ack::clear): 0, but while a router has
+    /// one message after the other answered.
+    pub(crate) spared: usize,
     /// Size of the other side's receive buffer; `NO_BUFFER` where it cannot be filled.
     buffer: u32,
     /// Whether requests are pipelined.
@@ -95,6 +98,7 @@ impl Tx {
             sent: 0,
             exposed: 0,
             committed: 0,
+            spared: 0,
             buffer: NO_BUFFER,
             pipelining: false,
             pacer: None,

@@ -250,6 +250,17 @@ async fn answer_later(mut x: Exchange, wait: bool) -> Result<Exchange, HandlerEr
     Ok(x)
 }
 
+/// Says what it was asked, without a copy of it.
+async fn echo_later(mut x: Exchange) -> Result<Exchange, HandlerError> {
+    let (notify, mut reply) = x.split();
+    let message = notify.require("check-client-ip")?;
+    let host: &str = message.get("host")?;
+    wait_once().await;
+    reply.set_var(SCORE, 20)?;
+    reply.set(Scope::Transaction, "host", host)?;
+    Ok(x)
+}
+
 /// The log of a connection on which all is well.
 fn only_answers(notice: Notice<'_>) {
     assert!(matches!(notice, Notice::Answered { .. }), "{notice:?}");
@@ -260,6 +271,8 @@ fn concurrent_handlers_allocate_nothing() {
     let handler = |wait| Concurrent::new(HandlerFn::new(move |x| answer_later(x, wait)));
     assert_eq!(served(&handler(false)), 0, "ready at once");
     assert_eq!(served(&handler(true)), 0, "parked");
+    let echo = Concurrent::new(HandlerFn::new(echo_later));
+    assert_eq!(served(&echo), 0, "a borrowed argument in the answer");
 }
 
 /// Allocations of answering the window through a driver.

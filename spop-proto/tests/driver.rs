@@ -260,7 +260,7 @@ fn a_connection_told_to_leave_does_not_listen_for_ever() {
     assert_eq!(rig.take()[4], 102, "the goodbye");
 }
 
-/// A refused action is counted wherever it was refused: in the ACK, in an exchange, on a pad.
+/// A refused action is counted wherever it was refused: in an exchange, as a whole or split.
 #[test]
 fn answers_that_do_not_fit_are_counted() {
     let large = vec![0_u8; 20_000];
@@ -269,6 +269,12 @@ fn answers_that_do_not_fit_are_counted() {
     let text = large.clone();
     rig.feed(0, &notify(1), move |mut x| {
         let refused = x.set(Scope::Transaction, "a", &text);
+        assert_eq!(refused, Err(SetError::TooBig { limit: 16379 }));
+        Box::pin(async { Ok(x) })
+    });
+    let text = large.clone();
+    rig.feed(0, &notify(5), move |mut x| {
+        let refused = x.split().1.set(Scope::Transaction, "a", &text);
         assert_eq!(refused, Err(SetError::TooBig { limit: 16379 }));
         Box::pin(async { Ok(x) })
     });
@@ -281,7 +287,7 @@ fn answers_that_do_not_fit_are_counted() {
         })
     });
     let stats = stats(rig);
-    assert_eq!((stats.answered, stats.errors, stats.too_big), (1, 1, 2));
+    assert_eq!((stats.answered, stats.errors, stats.too_big), (2, 1, 3));
 }
 
 /// What a thread of a worker pool does.

@@ -19,7 +19,7 @@ use spop_proto::wire::{Arg, Args, Flags, Frame, FrameHeader, FrameType};
 use spop_proto::{
     Ack, Action, AgentConfig, AgentConnection, ArgError, CloseReason, ConnectionInfo,
     ConnectionStats, DecodeError, Event, Exchange, FirstBytes, HandlerError, Interest, Limits,
-    Message, Messages, NameError, Notify, OwnedValue, Peer, ProtocolError, Scope, SetError,
+    Message, Messages, NameError, Notify, OwnedValue, Peer, ProtocolError, Reply, Scope, SetError,
     StaleTicket, Status, Ticket, Value, Var,
 };
 
@@ -54,6 +54,7 @@ fn hot_types_are_small() {
         Event<'static>: 136;
         Ticket: 24;
         Exchange: 8;
+        Reply<'static>: 8;
         Interest: 24;
         // Errors travel in the results of hot calls.
         DecodeError: 64;
@@ -98,6 +99,8 @@ fn what_may_cross_threads() {
     sync::<Notify<'static>>();
     send::<Exchange>();
     sync::<Exchange>();
+    send::<Reply<'static>>();
+    sync::<Reply<'static>>();
     send::<Ticket>();
     sync::<Ticket>();
     send::<AgentConfig>();

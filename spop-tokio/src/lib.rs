@@ -24,7 +24,8 @@
 //! [`Agent::inline`] answers on the task that reads: nothing is copied, allocated or scheduled for
 //! a NOTIFY, and nothing else happens on that connection meanwhile. Use it for everything that
 //! does not wait. [`Agent::concurrent`] takes a closure that returns a future: look-ups that wait
-//! run beside each other, and answers overtake each other.
+//! run beside each other, and answers overtake each other. [`Exchange::split`] lets an argument go into
+//! the answer without a copy of its own.
 //!
 //! A [`Router`] has a handler for each message: [`Agent::new`] takes it when all of them answer at
 //! once, [`Agent::with`] when some wait. [`testing`] asks either what HAProxy would ask, and with the
@@ -74,8 +75,8 @@ pub use spop_proto::server::Closed;
 pub use spop_proto::{
     Ack, Action, AgentConfig, ArgError, CloseReason, ConfigError, ConnectionStats, Description,
     Endpoint, Exchange, FromValue, Handler, HandlerError, Health, HealthState, Limits, Message,
-    Notify, Overload, OwnedValue, Pacing, Peer, Report, Router, Scope, Service, SetError, Snapshot,
-    Stats, Value, Var, testing,
+    Notify, Overload, OwnedValue, Pacing, Peer, Reply, Report, Router, Scope, Service, SetError,
+    Snapshot, Stats, Value, Var, testing,
 };
 
 /// The README's agent compiles.

@@ -336,7 +336,9 @@ impl<M> Router<M> {
         mut waits: impl FnMut(usize),
     ) -> Result<Option<HandlerError>, HandlerError> {
         let mut failed = None;
+        let mut acks = ack.one_by_one();
         for message in notify.messages() {
+            let ack = acks.next();
             let route = self.find(message.name());
             route.map_or(&self.other, |route| &route.asked).count(ack.connection());
             if let (Some(tell), Some(route)) = (&self.mismatch, route) {
@@ -433,13 +435,12 @@ fn guarded(
     message: Message<'_>,
     ack: &mut Ack<'_>,
 ) -> Result<Option<HandlerError>, HandlerError> {
-    let before = ack.len();
     let error = match catch_unwind(AssertUnwindSafe(|| handler(message, ack))) {
         Ok(Ok(())) => return Ok(None),
         Ok(Err(error)) => error,
         Err(panic) => RoutePanicked::new(message.name(), &panic_text(panic)).into(),
     };
-    ack.rewind(before);
+    ack.clear();
     ack.append(fallback)?;
     Ok(Some(error))
 }

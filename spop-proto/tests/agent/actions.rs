@@ -1,6 +1,12 @@
 //! What is in an answer.
 
-use spop_proto::{Action, AgentConfig, Cause, ConfigError, Scope, SetError, Value, Var};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use spop_proto::handler::ServiceFn;
+use spop_proto::{
+    Ack, Action, AgentConfig, Cause, ConfigError, Exchange, HandlerError, Message, Router, Scope,
+    Service, SetError, Value, Var, testing,
+};
 
 use crate::common::*;
 use crate::support::*;
@@ -68,6 +74,80 @@ fn clearing_takes_back_this_answer_only() {
         ack.set(Scope::Transaction, "a", "z").unwrap();
     });
     assert_eq!(rig.take(), [ack(1, &set_a(b"x")), ack(3, &set_a(b"z"))].concat());
+}
+
+/// What a route takes back is its own, whether it goes on or fails, and whoever else answers.
+#[test]
+fn in_a_route_clearing_takes_back_the_actions_of_its_message_only() {
+    let router = || {
+        let clear = |message: Message<'_>, ack: &mut Ack<'_>| {
+            ack.set(Scope::Transaction, "gone", 1)?;
+            ack.clear();
+            ack.set(Scope::Transaction, "cleared", 2)?;
+            match message.get("fail")? {
+                Some(true) => Err(HandlerError::new("on purpose")),
+                _ => Ok(()),
+            }
+        };
+        let router = Router::new()
+            .on("clear", clear)
+            .fallback([Action::unset(Scope::Transaction, "cleared")]);
+        router.unwrap().on("a", |_, ack| Ok(ack.set(Scope::Transaction, "a", 1)?))
+    };
+    let asked = testing::message("a").message("clear");
+    let answer = asked.clone().message("a").ask(&router());
+    assert_eq!(answer.to_string(), "txn.a = int32 1\ntxn.cleared = int32 2\ntxn.a = int32 1\n");
+    let answer = asked.clone().arg("fail", true).message("a").ask(&router());
+    assert_eq!(
+        answer.to_string(),
+        "txn.a = int32 1\ntxn.cleared unset\ntxn.a = int32 1\nerror: on purpose\n"
+    );
+    // Those without a route, and beside one that waits.
+    let rest = |_: Message<'_>, ack: &mut Ack<'_>| {
+        ack.clear();
+        Ok(())
+    };
+    let waits = |mut x: Exchange| async move {
+        x.clear();
+        x.set(Scope::Transaction, "waited", 3)?;
+        Ok(x)
+    };
+    let mixed = router().otherwise(rest).concurrent("waits", waits);
+    let answer = asked.message("waits").message("unknown").ask(&mixed);
+    assert_eq!(
+        answer.to_string(),
+        "txn.a = int32 1\ntxn.cleared = int32 2\ntxn.waited = int32 3\n"
+    );
+}
+
+/// Who calls a router has set things too, and may take back everything once the router is done, however
+/// that came.
+#[test]
+fn around_a_router_clearing_takes_back_everything() {
+    let router = Router::new()
+        .on("clear", |_, ack| {
+            ack.clear();
+            Ok(ack.set(Scope::Transaction, "cleared", 2)?)
+        })
+        .on("fail", |_, _| Err(HandlerError::new("on purpose")))
+        .on("panic", |_, _| panic!("on purpose"));
+    let service = ServiceFn::new(move |notify, ack| {
+        ack.set(Scope::Transaction, "before", 1)?;
+        let routed = catch_unwind(AssertUnwindSafe(|| Service::notify(&router, notify, ack)));
+        if !matches!(routed, Ok(Ok(()))) || notify.message("all").is_some() {
+            ack.clear();
+        }
+        Ok(ack.set(Scope::Transaction, "after", 3)?)
+    });
+    for (then, text) in [
+        ("nothing", "txn.before = int32 1\ntxn.cleared = int32 2\ntxn.after = int32 3\n"),
+        ("fail", "txn.after = int32 3\n"),
+        ("panic", "txn.after = int32 3\n"),
+        ("all", "txn.after = int32 3\n"),
+    ] {
+        let answer = testing::message("clear").message(then).ask(&service);
+        assert_eq!(answer.to_string(), text, "{then}");
+    }
 }
 
 #[test]
