@@ -111,7 +111,7 @@ impl<'a> Ack<'a> {
 
     /// Takes back all actions; in a route of a [`Router`](crate::Router) those for its message.
     pub fn clear(&mut self) {
-        let start = self.actions_at().max(self.tx.spared);
+        let start = self.actions_at().max(self.tx.spared());
         self.tx.buffer().truncate(start);
     }
 
@@ -346,7 +346,7 @@ impl<'a> OneByOne<'_, 'a> {
     /// For the next handler.
     #[inline]
     pub(crate) fn next(&mut self) -> &mut Ack<'a> {
-        self.0.tx.spared = self.0.tx.written().len();
+        self.0.tx.spare_written();
         self.0
     }
 }
@@ -354,7 +354,7 @@ impl<'a> OneByOne<'_, 'a> {
 impl Drop for OneByOne<'_, '_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.tx.spared = 0;
+        self.0.tx.spare_nothing();
     }
 }
 

@@ -63,9 +63,9 @@ pub(crate) struct Tx {
     exposed: usize,
     /// `out[..committed]` is whole frames; what lies beyond is an ACK being written.
     committed: usize,
-    /// `out[..spared]` is out of the reach of [`Ack::clear`](crate::Ack::clear): 0, but while a router has
-    /// one message after the other answered.
-    pub(crate) spared: usize,
+    /// So many bytes of the ACK being written are out of the reach of [`Ack::clear`](crate::Ack::clear): 0,
+    /// but while a router has one message after the other answered. An ACK is smaller than a frame may be.
+    spared: u32,
     /// Size of the other side's receive buffer; `NO_BUFFER` where it cannot be filled.
     buffer: u32,
     /// Whether requests are pipelined.
@@ -74,8 +74,8 @@ pub(crate) struct Tx {
     /// A NOTIFY was handed out and is neither answered nor deferred. Its ids are in the header of the
     /// ACK that is being written.
     lent: bool,
-    /// How many bytes that NOTIFY has.
-    lent_bytes: usize,
+    /// How many bytes that NOTIFY has: fewer than a frame may have.
+    lent_bytes: u32,
     ack_limit: u32,
     pub(crate) in_flight: InFlight,
     pub(crate) stats: ConnectionStats,
@@ -215,8 +215,9 @@ impl Tx {
     // Answers.
 
     /// Notes how large the NOTIFY is that is handed out next.
-    pub(crate) const fn lends(&mut self, bytes: usize) {
-        self.lent_bytes = bytes;
+    #[inline]
+    pub(crate) fn lends(&mut self, bytes: usize) {
+        self.lent_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
     /// Notes that a NOTIFY is in somebody's hands.
@@ -297,7 +298,22 @@ impl Tx {
     pub(crate) fn defer(&mut self, ids: Ids, now: Instant) -> Key {
         self.lent = false;
         let deadline = now.checked_add(self.config.current_limits().answer);
-        self.in_flight.insert(ids, self.lent_bytes, deadline, self.config.owed())
+        self.in_flight.insert(ids, to_usize(self.lent_bytes), deadline, self.config.owed())
+    }
+
+    /// Puts what was written so far out of the reach of `clear`.
+    pub(crate) fn spare_written(&mut self) {
+        self.spared = u32::try_from(self.out.len() - self.committed).unwrap_or(u32::MAX);
+    }
+
+    /// Nothing is out of its reach any more.
+    pub(crate) const fn spare_nothing(&mut self) {
+        self.spared = 0;
+    }
+
+    /// How far it reaches: to that place in what was written.
+    pub(crate) fn spared(&self) -> usize {
+        self.committed + to_usize(self.spared)
     }
 
     pub(crate) fn written(&self) -> &[u8] {

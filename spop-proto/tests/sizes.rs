@@ -71,7 +71,7 @@ fn hot_types_are_small() {
         Result<(), HandlerError>: 16;
         Result<Ack<'static>, StaleTicket>: 96;
         // One for every connection.
-        AgentConnection: 512;
+        AgentConnection: 416;
         AgentConfig: 8;
         ConnectionInfo: 64;
         ConnectionStats: 128;
