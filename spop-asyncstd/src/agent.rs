@@ -24,8 +24,28 @@ use crate::timer::Timer;
 pub struct Agent<D> {
     pub(crate) dispatch: Arc<D>,
     pub(crate) config: AgentConfig,
+    own: Own,
     pub(crate) lame_duck: Duration,
     pub(crate) warnings: Arc<Warnings>,
+}
+
+/// Setters of the agent that a configuration has too. They win, in any order.
+#[derive(Default)]
+struct Own {
+    limits: Option<Limits>,
+    request_id: Option<Box<str>>,
+}
+
+impl Own {
+    fn put_on(&self, mut config: AgentConfig) -> AgentConfig {
+        if let Some(limits) = self.limits.clone() {
+            config = config.limits(limits);
+        }
+        if let Some(argument) = self.request_id.as_deref() {
+            config = config.request_id(argument);
+        }
+        config
+    }
 }
 
 impl<F> Agent<Inline<ServiceFn<F>>>
@@ -96,28 +116,33 @@ impl<D: Dispatch> Agent<D> {
         Self {
             config: config.description_or(dispatch.describe()),
             dispatch: Arc::new(dispatch),
+            own: Own::default(),
             lame_duck: Duration::ZERO,
             warnings: Arc::default(),
         }
     }
 
-    /// Replaces the whole configuration: fallback, limits, health switch.
+    /// Replaces the configuration: fallback, health switch and all else but what this agent was told, or
+    /// is told later, by [`limits`](Self::limits) and [`request_id`](Self::request_id). Of the old health
+    /// switch nothing is left: handles that [`health`](Self::health) gave before do nothing.
     pub fn config(mut self, config: AgentConfig) -> Self {
         let described = config.description_or(self.dispatch.describe());
-        self.config = described.count_in(self.stats());
+        self.config = self.own.put_on(described.count_in(self.stats()));
         self
     }
 
-    /// Replaces the limits alone.
+    /// Replaces the limits alone, those of a [configuration](Self::config) that comes later too.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.config = self.config.limits(limits);
+        self.own.limits = Some(limits);
+        self.config = self.own.put_on(self.config);
         self
     }
 
     /// Puts HAProxy's `unique-id` into log lines about requests: the argument that carries it. See
     /// [`AgentConfig::request_id`].
     pub fn request_id(mut self, argument: &str) -> Self {
-        self.config = self.config.request_id(argument);
+        self.own.request_id = Some(argument.into());
+        self.config = self.own.put_on(self.config);
         self
     }
 
@@ -129,7 +154,8 @@ impl<D: Dispatch> Agent<D> {
         self
     }
 
-    /// What `option spop-check` is told; clones share it.
+    /// What `option spop-check` is told; clones share it. It is the configuration's, so give that
+    /// [first](Self::config), or take the server's.
     #[must_use]
     pub fn health(&self) -> Health {
         self.config.health()
@@ -167,6 +193,9 @@ impl<D: Dispatch> Agent<D> {
     /// Serves one stream to its end, whatever accepted it: TCP, TLS, a pipe in memory. The future
     /// borrows nothing of the agent and runs under any executor; deadlines are kept by async-io, as
     /// in async-std and smol.
+    ///
+    /// It takes any number of them: [`Limits::connections`] holds for a [`Server`], and here it is for the
+    /// program to count what it accepts, handshakes of TLS included.
     pub fn serve_connection<S>(
         &self,
         stream: S,
@@ -179,7 +208,7 @@ impl<D: Dispatch> Agent<D> {
     }
 
     /// As [`serve_connection`](Self::serve_connection), until `stop` is ready: the connection then
-    /// sends what it owes, says goodbye and ends.
+    /// sends what it owes, says goodbye and ends. It is not counted either.
     pub fn serve_connection_until<S, Stop>(
         &self,
         stream: S,
@@ -216,5 +245,55 @@ impl<D: Dispatch> Agent<D> {
 impl<D> fmt::Debug for Agent<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Agent").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use spop_proto::HealthState;
+
+    use super::*;
+
+    /// What is set on an agent stands, whether its configuration comes before or after.
+    #[test]
+    fn the_order_of_setters_is_free() {
+        let limits = |count| Limits::new().connections(NonZeroUsize::new(count).unwrap());
+        let config = || AgentConfig::new().limits(limits(5)).request_id("other").pipelining(false);
+        let agent = || Agent::inline(|_, _| Ok(()));
+        let of = |agent: &Agent<_>| {
+            let config = &agent.config;
+            let argument = config.request_id_argument().map(ToString::to_string);
+            (config.current_limits().max_connections(), argument)
+        };
+        let own = (7, Some("id".to_owned()));
+        let before = agent().limits(limits(7)).request_id("id").config(config());
+        assert_eq!(of(&before), own);
+        let after = agent().config(config()).request_id("id").limits(limits(7));
+        assert_eq!(of(&after), own);
+        let between = agent().limits(limits(7)).config(config()).request_id("id").config(config());
+        assert_eq!(of(&between), own);
+        // What was not set is the configuration's.
+        assert_eq!(of(&agent().config(config())), (5, Some("other".to_owned())));
+        assert_eq!(of(&agent().limits(limits(7)).config(config())), (7, Some("other".to_owned())));
+        assert!(
+            format!("{before:?}").contains("pipelining: false"),
+            "the rest is the configuration's"
+        );
+    }
+
+    /// As documented: the switch is that of the last configuration.
+    #[test]
+    fn the_health_switch_is_that_of_the_configuration() {
+        let agent = Agent::inline(|_, _| Ok(()));
+        let early = agent.health();
+        let config = AgentConfig::new();
+        let of_the_config = config.health();
+        let agent = agent.config(config).limits(Limits::new()).request_id("id");
+        early.set(HealthState::NotReady);
+        assert_eq!(agent.health().get(), HealthState::Ready, "a handle from before");
+        of_the_config.set(HealthState::NotReady);
+        assert_eq!(agent.health().get(), HealthState::NotReady);
     }
 }

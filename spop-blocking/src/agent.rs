@@ -24,10 +24,31 @@ const WAITING: usize = 1024;
 pub struct Agent<S> {
     pub(crate) service: Arc<S>,
     pub(crate) config: AgentConfig,
+    own: Own,
     pub(crate) workers: usize,
     pub(crate) waiting: usize,
     pub(crate) lame_duck: Duration,
     pub(crate) warnings: Arc<Warnings>,
+}
+
+/// What was said to the agent and not in its configuration; it counts whichever came first.
+#[derive(Default)]
+struct Own {
+    limits: Option<Limits>,
+    request_id: Option<Box<str>>,
+}
+
+impl Own {
+    fn put_on(&self, config: AgentConfig) -> AgentConfig {
+        let config = match &self.limits {
+            Some(limits) => config.limits(limits.clone()),
+            None => config,
+        };
+        match &self.request_id {
+            Some(argument) => config.request_id(argument),
+            None => config,
+        }
+    }
 }
 
 impl<F> Agent<ServiceFn<F>>
@@ -63,6 +84,7 @@ impl<S: Service> Agent<S> {
             service: Arc::new(service),
             workers: 0,
             waiting: WAITING,
+            own: Own::default(),
             lame_duck: Duration::ZERO,
             warnings: Arc::default(),
         }
@@ -82,23 +104,27 @@ impl<S: Service> Agent<S> {
         self
     }
 
-    /// Sets the configuration, limits included. The health switch is then the configuration's.
+    /// Sets the configuration: all of it, but for what [`limits`](Self::limits) and
+    /// [`request_id`](Self::request_id) say of this agent, before or after. The health switch is then the
+    /// configuration's: a handle that [`health`](Self::health) gave before switches nothing any more.
     pub fn config(mut self, config: AgentConfig) -> Self {
         let described = config.description_or(self.service.describe());
-        self.config = described.count_in(self.stats());
+        self.config = self.own.put_on(described.count_in(self.stats()));
         self
     }
 
-    /// Sets the limits.
+    /// Sets the limits, whatever those of the [configuration](Self::config) are.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.config = self.config.limits(limits);
+        self.own.limits = Some(limits);
+        self.config = self.own.put_on(self.config);
         self
     }
 
     /// Names the argument in which HAProxy sends its `unique-id`, for the log: see
     /// [`AgentConfig::request_id`].
     pub fn request_id(mut self, argument: &str) -> Self {
-        self.config = self.config.request_id(argument);
+        self.own.request_id = Some(argument.into());
+        self.config = self.own.put_on(self.config);
         self
     }
 
@@ -110,7 +136,8 @@ impl<S: Service> Agent<S> {
         self
     }
 
-    /// The switch that health checks (`option spop-check`) are answered from.
+    /// The switch that health checks (`option spop-check`) are answered from. Ask for it after
+    /// [`config`](Self::config), which brings one of its own, or ask the server.
     #[must_use]
     pub fn health(&self) -> Health {
         self.config.health()
@@ -148,6 +175,9 @@ impl<S: Service> Agent<S> {
     /// Serves one connection of any kind, TLS included, to its end: on this thread, handlers
     /// inline. Deadlines are checked whenever a read or write returns, so give the stream time
     /// limits of its own; errors of kind `WouldBlock` and `TimedOut` are taken for such a limit.
+    ///
+    /// Such connections are not counted against [`Limits::connections`], which a [`Server`] keeps: a program
+    /// that accepts by itself has to have a limit of its own, from before any TLS handshake on.
     pub fn serve_connection(&self, stream: impl Read + Write, peer: Peer) -> Closed {
         let conn = AgentConnection::new(self.config.clone(), peer, Instant::now());
         connection::serve_stream(stream, conn, &*self.service, &self.warnings)
@@ -160,5 +190,55 @@ impl<S> fmt::Debug for Agent<S> {
             .field("config", &self.config)
             .field("workers", &self.workers)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use spop_proto::HealthState;
+
+    use super::*;
+
+    /// What is set on an agent stands, whether its configuration comes before or after.
+    #[test]
+    fn the_order_of_setters_is_free() {
+        let limits = |count| Limits::new().connections(NonZeroUsize::new(count).unwrap());
+        let config = || AgentConfig::new().limits(limits(5)).request_id("other").pipelining(false);
+        let agent = || Agent::inline(|_, _| Ok(()));
+        let of = |agent: &Agent<_>| {
+            let config = &agent.config;
+            let argument = config.request_id_argument().map(ToString::to_string);
+            (config.current_limits().max_connections(), argument)
+        };
+        let own = (7, Some("id".to_owned()));
+        let before = agent().limits(limits(7)).request_id("id").config(config());
+        assert_eq!(of(&before), own);
+        let after = agent().config(config()).request_id("id").limits(limits(7));
+        assert_eq!(of(&after), own);
+        let between = agent().limits(limits(7)).config(config()).request_id("id").config(config());
+        assert_eq!(of(&between), own);
+        // What was not set is the configuration's.
+        assert_eq!(of(&agent().config(config())), (5, Some("other".to_owned())));
+        assert_eq!(of(&agent().limits(limits(7)).config(config())), (7, Some("other".to_owned())));
+        assert!(
+            format!("{before:?}").contains("pipelining: false"),
+            "the rest is the configuration's"
+        );
+    }
+
+    /// As documented: the switch is that of the last configuration.
+    #[test]
+    fn the_health_switch_is_that_of_the_configuration() {
+        let agent = Agent::inline(|_, _| Ok(()));
+        let early = agent.health();
+        let config = AgentConfig::new();
+        let of_the_config = config.health();
+        let agent = agent.config(config).limits(Limits::new()).request_id("id");
+        early.set(HealthState::NotReady);
+        assert_eq!(agent.health().get(), HealthState::Ready, "a handle from before");
+        of_the_config.set(HealthState::NotReady);
+        assert_eq!(agent.health().get(), HealthState::NotReady);
     }
 }

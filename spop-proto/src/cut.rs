@@ -10,13 +10,13 @@ use core::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::config::Pacing;
+use crate::shown::{self, head};
 use crate::wire::{Messages, Value};
 
 /// `tune.maxrewrite`, 4 KiB of headers, and what HAProxy adds to each of them.
 const BESIDE_THE_BODY: u32 = 1_024 + 4_096 + 1_024;
-/// Arguments told of, and how much of each name: they are a peer's.
+/// Arguments told of: their names are a peer's.
 const NAMES: usize = 64;
-const NAME_BYTES: usize = 128;
 
 /// That an argument is as long as a body that HAProxy cut at its buffer. See
 /// [`Event::MaybeCut`](crate::Event::MaybeCut).
@@ -84,8 +84,8 @@ impl Window {
                 let (Value::Str(value) | Value::Bin(value)) = arg.value else { continue };
                 if self.has(bufsize, value.len()) && told.is_new(message.name(), arg.name) {
                     return Some(MaybeCut {
-                        message: shown(message.name()),
-                        argument: shown(arg.name),
+                        message: shown::name(message.name()).to_box(),
+                        argument: shown::name(arg.name).to_box(),
                         bytes: value.len(),
                         bufsize,
                     });
@@ -94,14 +94,6 @@ impl Window {
         }
         None
     }
-}
-
-fn shown(name: &[u8]) -> Box<str> {
-    head(name).escape_ascii().to_string().into()
-}
-
-fn head(name: &[u8]) -> &[u8] {
-    name.get(..NAME_BYTES).unwrap_or(name)
 }
 
 /// What an agent was told of, over all its connections.
@@ -172,6 +164,5 @@ mod tests {
         assert_eq!(all, NAMES - 3);
         let told = Told::default();
         assert!(told.is_new(&[b'x'; 1_000], b"a") && !told.is_new(&[b'x'; 2_000], b"a"));
-        assert_eq!(&*shown(b"\x1b["), r"\x1b[");
     }
 }

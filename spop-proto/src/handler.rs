@@ -16,11 +16,33 @@ use crate::tasks::Failure;
 use crate::vars::Var;
 use crate::wire::{Message, Messages, Scope, Value};
 
-/// Why a handler gave no answer. Takes any error through `?`; HAProxy gets the fallback answer.
+/// Why a handler gave no answer; HAProxy gets the fallback answer.
+///
+/// `?` makes one of any type that implements [`Error`](core::error::Error). Two that are often returned do
+/// not: `Box<dyn Error + Send + Sync>` and `anyhow::Error`. Both go through [`new`](Self::new):
+///
+/// ```
+/// use spop_proto::{Ack, HandlerError, Notify, Scope};
+///
+/// fn look_up(path: &str) -> Result<i32, Box<dyn std::error::Error + Send + Sync>> {
+///     if path.is_empty() { Err("no path")? } else { Ok(path.parse()?) }
+/// }
+///
+/// fn answer(notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
+///     let path: &str = notify.require("m")?.get("path")?;
+///     let score = look_up(path).map_err(HandlerError::new)?;
+///     ack.set(Scope::Request, "score", score)?;
+///     Ok(())
+/// }
+/// # use spop_proto::handler::ServiceFn;
+/// # let answer = spop_proto::testing::message("m").arg("path", "").ask(&ServiceFn::new(answer));
+/// # assert!(format!("{answer:?}").contains("no path"), "{answer:?}");
+/// ```
 pub struct HandlerError(Box<dyn core::error::Error + Send + Sync>);
 
 impl HandlerError {
-    /// An error from a text or another error.
+    /// An error from a text or another error, in a box or not: whatever `Box<dyn Error + Send + Sync>` can be
+    /// made from.
     pub fn new(error: impl Into<Box<dyn core::error::Error + Send + Sync>>) -> Self {
         Self(error.into())
     }

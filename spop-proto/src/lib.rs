@@ -90,6 +90,7 @@ mod request_id;
 mod router;
 mod rx;
 pub mod server;
+mod shown;
 pub mod stats;
 mod status;
 mod tasks;

@@ -40,7 +40,7 @@ pub enum Overload {
 /// | [`close_timeout`](Self::close_timeout) | 1 s | HAProxy took everything and did not close: close |
 /// | [`idle_timeout`](Self::idle_timeout) | none | status 0, close |
 /// | [`max_age`](Self::max_age) | none | status 0, close, once nothing is owed or unread |
-/// | [`connections`](Self::connections) | 4 096 an agent | accepted, health checks answered, the others closed 100 ms later; with as many again of those (at least 64), dropped at once |
+/// | [`connections`](Self::connections) | 4 096 an agent | accepted, health checks answered, the others closed 100 ms later; with as many again of those (at least 64), dropped at once. Not for connections given to `serve_connection` |
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub(crate) in_flight: NonZeroU32,
@@ -242,7 +242,9 @@ impl Limits {
         Ok(self)
     }
 
-    /// Connections of an agent at once. Default 4 096.
+    /// Connections of an agent at once. Default 4 096. Kept by the server of an adapter. A connection that the
+    /// program accepted itself (`Agent::serve_connection`, an event loop of its own) is not counted: TLS
+    /// wants a limit of the program's own, as in `examples/recipes/tls.rs`.
     #[must_use]
     pub const fn connections(mut self, connections: NonZeroUsize) -> Self {
         self.connections = connections;

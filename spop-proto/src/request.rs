@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::inflight::Ids;
 use crate::info::{ConnectionInfo, Peer};
+use crate::shown::{self, LISTED, list};
 use crate::wire::{Message, Messages, OwnedValue, Value};
 
 /// A NOTIFY, borrowed from the bytes it arrived in. It was checked whole, so nothing in it can
@@ -52,7 +53,8 @@ impl<'a> Notify<'a> {
     }
 
     /// What was asked without what it was asked about, for a log: `check-client-ip(ip, path)`, an argument
-    /// without a name as `_`, one message after the other. Names are escaped.
+    /// without a name as `_`, one message after the other. Names are escaped and cut at 128 bytes; of ten
+    /// messages, of 32 arguments in each, the names are told, and how many more there are.
     pub fn names(&self) -> impl fmt::Display + use<'a> {
         Names(self.messages())
     }
@@ -103,19 +105,29 @@ struct Names<'a>(Messages<'a>);
 
 impl fmt::Display for Names<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, message) in self.0.enumerate() {
+        /// More than a rule for one event has in practice.
+        const ARGS: usize = 32;
+        let mut messages = self.0;
+        for (nth, message) in messages.by_ref().take(LISTED).enumerate() {
             let before = if nth == 0 { "" } else { " " };
-            write!(f, "{before}{}(", message.name().escape_ascii())?;
-            for (nth, arg) in message.args().enumerate() {
+            write!(f, "{before}{}(", shown::name(message.name()))?;
+            let mut args = message.args();
+            for (nth, arg) in args.by_ref().take(ARGS).enumerate() {
                 let before = if nth == 0 { "" } else { ", " };
                 match arg.name {
                     b"" => write!(f, "{before}_")?,
-                    name => write!(f, "{before}{}", name.escape_ascii())?,
+                    name => write!(f, "{before}{}", shown::name(name))?,
                 }
             }
-            f.write_str(")")?;
+            match args.count() {
+                0 => f.write_str(")")?,
+                more => write!(f, " … and {more} more)")?,
+            }
         }
-        Ok(())
+        match messages.count() {
+            0 => Ok(()),
+            more => write!(f, " … and {more} more"),
+        }
     }
 }
 
@@ -208,6 +220,7 @@ leaves! {
     Ipv6Addr, "an IPv6 address", Value::Ipv6(v) => v;
     &'a [u8], "a string or binary value", Value::Str(v) | Value::Bin(v) => v;
     Vec<u8>, "a string or binary value", Value::Str(v) | Value::Bin(v) => v.to_vec();
+    Box<[u8]>, "a string or binary value", Value::Str(v) | Value::Bin(v) => v.into();
     Bytes, "a string or binary value", Value::Str(v) | Value::Bin(v) => Bytes::copy_from_slice(v);
 }
 
@@ -227,6 +240,18 @@ impl<'a> FromValue<'a> for &'a str {
 }
 
 impl<'a> FromValue<'a> for String {
+    fn from_value(value: Value<'a>) -> Result<Self, Mismatch> {
+        <&str>::from_value(value).map(Self::from)
+    }
+}
+
+impl<'a> FromValue<'a> for Box<str> {
+    fn from_value(value: Value<'a>) -> Result<Self, Mismatch> {
+        <&str>::from_value(value).map(Self::from)
+    }
+}
+
+impl<'a> FromValue<'a> for Arc<str> {
     fn from_value(value: Value<'a>) -> Result<Self, Mismatch> {
         <&str>::from_value(value).map(Self::from)
     }
@@ -409,29 +434,7 @@ pub(crate) fn found(value: Value<'_>) -> Box<str> {
 }
 
 pub(crate) fn text(name: &[u8]) -> Box<str> {
-    name.escape_ascii().to_string().into()
-}
-
-/// Names for an error text: the first ten, unnamed ones as `(unnamed)`.
-pub(crate) fn list<'a>(names: impl Iterator<Item = &'a [u8]>) -> Box<str> {
-    const SHOWN: usize = 10;
-    let mut out = String::new();
-    let mut count = 0;
-    for name in names {
-        if count == SHOWN {
-            out.push_str(", …");
-            break;
-        }
-        if count > 0 {
-            out.push_str(", ");
-        }
-        match name {
-            [] => out.push_str("(unnamed)"),
-            name => out.push_str(&text(name)),
-        }
-        count += 1;
-    }
-    if count == 0 { "none".into() } else { out.into() }
+    shown::name(name).to_box()
 }
 
 #[cfg(test)]
@@ -461,6 +464,12 @@ mod tests {
             assert_eq!(m.get::<&[u8]>("path"), Ok(&b"/\xff"[..]));
             assert_eq!(m.get::<&[u8]>("host"), Ok(&b"example"[..]));
             assert_eq!(m.get::<&str>("host"), Ok("example"));
+            assert_eq!(m.get::<String>("host"), Ok("example".to_owned()));
+            assert_eq!(m.get::<Box<str>>("host"), Ok("example".into()));
+            assert_eq!(m.get::<Arc<str>>("host"), Ok("example".into()));
+            assert_eq!(m.get::<Vec<u8>>("path"), Ok(b"/\xff".to_vec()));
+            assert_eq!(m.get::<Box<[u8]>>("path"), Ok(b"/\xff"[..].into()));
+            assert!(m.get::<Box<str>>("path").is_err(), "not UTF-8");
             assert_eq!(m.get::<bool>("ssl"), Ok(true));
             assert_eq!(m.get::<Value<'_>>("none"), Ok(Value::Null));
             assert_eq!(m.get::<Option<u8>>("none"), Ok(None));
@@ -500,6 +509,39 @@ mod tests {
             assert!(m.get::<Option<u16>>("port").is_err(), "an Option hides no wrong value");
             assert!(m.get::<&str>("path").is_err());
         });
+    }
+
+    /// Ten names of 100 kB are a text of ten lines, and those of an error are not read to the end.
+    #[test]
+    fn names_of_a_peer_make_no_long_texts() {
+        let long = "\u{1}".repeat(100_000);
+        let mut payload = NotifyPayload::new(&long);
+        for _ in 0..60 {
+            payload = payload.arg(&long[..10_000], Value::Null);
+        }
+        for _ in 0..30 {
+            payload = payload.message(&long[..1_000]);
+        }
+        let info = Arc::new(ConnectionInfo::default());
+        let messages = Messages::check(payload.as_bytes().unwrap()).unwrap();
+        let notify = Notify::new(messages, Ids { stream: 0, frame: 1 }, &info);
+        // Each byte is four in the text.
+        let name = 128 * 4 + "...".len();
+
+        let error = notify.require("m").unwrap_err().to_string();
+        assert!(error.ends_with("... … and 21 more"), "{error}");
+        assert!(error.len() < 10 * (name + 2) + 100, "{}", error.len());
+        let error = notify.messages().next().unwrap().get::<bool>("a").unwrap_err().to_string();
+        assert!(error.contains(" … and 50 more. In the spoe-message section"), "{error}");
+        assert!(error.len() < 11 * (name + 2) + 200, "{}", error.len());
+        let first = notify.messages().next().unwrap();
+        assert!(first.args().next().is_some());
+        let names = notify.names().to_string();
+        assert!(
+            names.contains(" … and 28 more) ") && names.ends_with("() … and 21 more"),
+            "{names}"
+        );
+        assert!(names.len() < 42 * (name + 4) + 100, "{}", names.len());
     }
 
     #[test]

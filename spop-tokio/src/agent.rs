@@ -24,6 +24,7 @@ use crate::server::Server;
 pub struct Agent<D> {
     pub(crate) shared: Arc<Shared<D>>,
     pub(crate) config: AgentConfig,
+    own: Own,
     pub(crate) lame_duck: Duration,
 }
 
@@ -31,6 +32,25 @@ pub struct Agent<D> {
 pub(crate) struct Shared<D> {
     pub(crate) dispatch: D,
     pub(crate) warnings: Warnings,
+}
+
+/// What is set on the agent itself, and stands whatever configuration it is given, before or after.
+#[derive(Default)]
+struct Own {
+    limits: Option<Limits>,
+    request_id: Option<Box<str>>,
+}
+
+impl Own {
+    fn put_on(&self, mut config: AgentConfig) -> AgentConfig {
+        if let Some(limits) = &self.limits {
+            config = config.limits(limits.clone());
+        }
+        match &self.request_id {
+            Some(argument) => config.request_id(argument),
+            None => config,
+        }
+    }
 }
 
 impl<F> Agent<Inline<ServiceFn<F>>>
@@ -106,27 +126,32 @@ impl<D: Dispatch> Agent<D> {
         Self {
             config: config.description_or(dispatch.describe()),
             shared: Arc::new(Shared { dispatch, warnings: Warnings::default() }),
+            own: Own::default(),
             lame_duck: Duration::ZERO,
         }
     }
 
-    /// Sets the configuration, limits included. The health switch is then the configuration's.
+    /// Sets the configuration: all of it, but for what [`limits`](Self::limits) and
+    /// [`request_id`](Self::request_id) say of this agent, before or after. The health switch is then the
+    /// configuration's: a handle that [`health`](Self::health) gave before switches nothing any more.
     pub fn config(mut self, config: AgentConfig) -> Self {
         let described = config.description_or(self.shared.dispatch.describe());
-        self.config = described.count_in(self.stats());
+        self.config = self.own.put_on(described.count_in(self.stats()));
         self
     }
 
-    /// Sets the limits.
+    /// Sets the limits, whatever those of the [configuration](Self::config) are.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.config = self.config.limits(limits);
+        self.own.limits = Some(limits);
+        self.config = self.own.put_on(self.config);
         self
     }
 
     /// Names the argument in which HAProxy sends its `unique-id`, for the log: see
     /// [`AgentConfig::request_id`].
     pub fn request_id(mut self, argument: &str) -> Self {
-        self.config = self.config.request_id(argument);
+        self.own.request_id = Some(argument.into());
+        self.config = self.own.put_on(self.config);
         self
     }
 
@@ -138,7 +163,8 @@ impl<D: Dispatch> Agent<D> {
         self
     }
 
-    /// The switch that health checks (`option spop-check`) are answered from.
+    /// The switch that health checks (`option spop-check`) are answered from. Ask for it after
+    /// [`config`](Self::config), which brings one of its own, or ask the server.
     #[must_use]
     pub fn health(&self) -> Health {
         self.config.health()
@@ -176,6 +202,9 @@ impl<D: Dispatch> Agent<D> {
     }
 
     /// Serves one connection that was accepted elsewhere, TLS included, to its end.
+    ///
+    /// [`Limits::connections`] is not looked at: it is the limit of a [`Server`]. Who accepts has to
+    /// count, the connections that are still in a TLS handshake too, and to close what is too much.
     pub async fn serve_connection<S>(&self, stream: S, peer: Peer) -> Closed
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -183,7 +212,8 @@ impl<D: Dispatch> Agent<D> {
         self.connection(stream, peer, None::<Pin<Box<Pending<()>>>>).await
     }
 
-    /// Serves one connection; when `stop` is ready the connection drains and ends.
+    /// Serves one connection, uncounted as by [`serve_connection`](Self::serve_connection); when `stop` is
+    /// ready the connection drains and ends.
     pub async fn serve_connection_until<S>(
         &self,
         stream: S,
@@ -215,5 +245,55 @@ impl<D: Dispatch> Agent<D> {
 impl<D> fmt::Debug for Agent<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Agent").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use spop_proto::HealthState;
+
+    use super::*;
+
+    /// What is set on an agent stands, whether its configuration comes before or after.
+    #[test]
+    fn the_order_of_setters_is_free() {
+        let limits = |count| Limits::new().connections(NonZeroUsize::new(count).unwrap());
+        let config = || AgentConfig::new().limits(limits(5)).request_id("other").pipelining(false);
+        let agent = || Agent::inline(|_, _| Ok(()));
+        let of = |agent: &Agent<_>| {
+            let config = &agent.config;
+            let argument = config.request_id_argument().map(ToString::to_string);
+            (config.current_limits().max_connections(), argument)
+        };
+        let own = (7, Some("id".to_owned()));
+        let before = agent().limits(limits(7)).request_id("id").config(config());
+        assert_eq!(of(&before), own);
+        let after = agent().config(config()).request_id("id").limits(limits(7));
+        assert_eq!(of(&after), own);
+        let between = agent().limits(limits(7)).config(config()).request_id("id").config(config());
+        assert_eq!(of(&between), own);
+        // What was not set is the configuration's.
+        assert_eq!(of(&agent().config(config())), (5, Some("other".to_owned())));
+        assert_eq!(of(&agent().limits(limits(7)).config(config())), (7, Some("other".to_owned())));
+        assert!(
+            format!("{before:?}").contains("pipelining: false"),
+            "the rest is the configuration's"
+        );
+    }
+
+    /// As documented: the switch is that of the last configuration.
+    #[test]
+    fn the_health_switch_is_that_of_the_configuration() {
+        let agent = Agent::inline(|_, _| Ok(()));
+        let early = agent.health();
+        let config = AgentConfig::new();
+        let of_the_config = config.health();
+        let agent = agent.config(config).limits(Limits::new()).request_id("id");
+        early.set(HealthState::NotReady);
+        assert_eq!(agent.health().get(), HealthState::Ready, "a handle from before");
+        of_the_config.set(HealthState::NotReady);
+        assert_eq!(agent.health().get(), HealthState::NotReady);
     }
 }

@@ -4,6 +4,8 @@
 //! This crate brings the sockets, timers and tasks of tokio to [`spop_proto`], where the protocol
 //! lives.
 //!
+//! With `cargo add tokio -F rt-multi-thread,macros`, the two features of tokio that `#[tokio::main]` needs:
+//!
 //! ```no_run
 //! use spop_tokio::{Agent, Scope};
 //!

@@ -8,6 +8,7 @@ use crate::error::{Part, ProtocolError, When};
 use crate::inflight::Ids;
 use crate::reassembly::Fragment;
 use crate::rx::Rx;
+use crate::shown;
 use crate::tx::Cause;
 use crate::wire::{Capabilities, Disconnect, Frame, FrameHeader, FrameType, Messages};
 use crate::{Overload, Status};
@@ -118,7 +119,7 @@ impl Core {
                 let goodbye = Disconnect::decode(payload).map_err(|e| malformed(part, e))?;
                 self.ending(CloseReason::Haproxy {
                     status: goodbye.status,
-                    message: goodbye.message.escape_ascii().to_string().into_boxed_str(),
+                    message: shown::goodbye(goodbye.message),
                 });
                 self.goodbye(Status::NORMAL, "normal", now);
                 Ok(Step::Disconnected { status: goodbye.status })

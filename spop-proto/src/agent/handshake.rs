@@ -9,6 +9,7 @@ use crate::Status;
 use crate::config::MIN_MAX_FRAME_SIZE;
 use crate::cut::Window;
 use crate::error::{Part, ProtocolError, When};
+use crate::shown;
 use crate::wire::{AgentHello, Capabilities, Frame, FrameType, HaproxyHello, Version};
 
 /// What both sides agreed on.
@@ -79,7 +80,7 @@ impl Core {
         let versions = hello.supported_versions.ok_or(ProtocolError::NoVersion)?;
         if !Version::parse_list(versions).any(|version| version == Version::V2_0) {
             return Err(ProtocolError::UnsupportedVersion {
-                offered: versions.escape_ascii().to_string().into_boxed_str(),
+                offered: shown::name(versions).to_box(),
             });
         }
         let offered_size = hello.max_frame_size.ok_or(ProtocolError::NoMaxFrameSize)?;

@@ -99,7 +99,7 @@ pub enum CloseReason {
     Haproxy {
         /// Its status.
         status: Status,
-        /// Its message.
+        /// Its message, escaped; of a longer one the first 256 bytes and `...`.
         message: Box<str>,
     },
     /// HAProxy closed the stream, or the stream failed: an ordinary end.

@@ -4,7 +4,8 @@ use core::fmt;
 
 use serde::de::{Error, Expected, Unexpected, Visitor};
 
-use crate::request::{ArgError, found, list, text};
+use crate::request::{ArgError, found, text};
+use crate::shown::list;
 use crate::wire::{Message, Value};
 
 /// Small, because it is in the result of every step; made only when something is wrong.
@@ -133,7 +134,7 @@ impl Error for Fault {
     }
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
-        let arg = field.escape_debug().to_string().into();
+        let arg = text(field.as_bytes());
         Self::new(Kind::Unknown { arg, known: list(known.iter().map(|name| name.as_bytes())) })
     }
 

@@ -6,6 +6,7 @@ use super::handshake::{integer, key, string, value};
 use super::{EngineCloseReason, StreamError};
 use crate::Status;
 use crate::error::ProtocolError;
+use crate::shown;
 use crate::wire::Frame;
 
 /// HAProxy <= 3.0 takes no longer message, and then not the frame either.
@@ -63,7 +64,7 @@ impl Core {
     }
 
     fn said_goodbye(&mut self, status: Status, message: &[u8]) -> Step {
-        let message = message.escape_ascii().to_string().into_boxed_str();
+        let message = shown::goodbye(message);
         self.reason.get_or_insert(EngineCloseReason::Agent { status, message });
         // What was never sent would be tried on other connections until its time is up.
         self.phase = if self.config.dialect == Dialect::New { Phase::Dead } else { Phase::Done };

@@ -6,6 +6,7 @@ use super::{CheckFailure, EngineCloseReason};
 use crate::Status;
 use crate::config::MIN_MAX_FRAME_SIZE;
 use crate::error::{Part, ProtocolError, When};
+use crate::shown;
 use crate::wire::{
     AgentHello, Capabilities, DecodeError, DecodeErrorKind, Flags, Frame, FrameType, Value,
     Version, decode_varint,
@@ -112,9 +113,7 @@ impl Core {
                 expected: "a version such as 2.0",
                 found: "another text",
             })),
-            _ => Err(ProtocolError::UnsupportedVersion {
-                offered: text.escape_ascii().to_string().into_boxed_str(),
-            }),
+            _ => Err(ProtocolError::UnsupportedVersion { offered: shown::name(text).to_box() }),
         }
     }
 

@@ -139,7 +139,7 @@ pub enum EngineCloseReason {
     Agent {
         /// Its status.
         status: Status,
-        /// Its message.
+        /// Its message, escaped; of a longer one the first 256 bytes and `...`.
         message: Box<str>,
     },
     /// The agent closed the stream, or the stream failed.

@@ -23,6 +23,7 @@ use crate::ack::Ack;
 use crate::config::{ConfigError, encode_fallback};
 use crate::handler::{Dispatch, Exchange, HandlerError, Seed, Service, Turn};
 use crate::request::{ArgError, Notify};
+use crate::shown;
 use crate::stats::{MessageCounts, Striped};
 use crate::tasks::{Failure, panic_text};
 use crate::wire::{Action, Message, Messages};
@@ -463,7 +464,7 @@ pub(crate) struct RoutePanicked(pub(crate) Box<str>);
 
 impl RoutePanicked {
     fn new(message: &[u8], text: &str) -> Self {
-        Self(format!("message {}: {text}", message.escape_ascii()).into())
+        Self(format!("message {}: {text}", shown::name(message)).into())
     }
 }
 

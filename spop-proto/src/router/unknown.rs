@@ -3,9 +3,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Names kept, and how much of each: they are a peer's.
+use crate::shown::{self, head};
+
+/// Names kept: they are a peer's.
 const NAMES: usize = 64;
-const NAME_BYTES: usize = 128;
 
 type Tell = dyn Fn(&str) + Send + Sync;
 
@@ -32,9 +33,8 @@ impl Unknown {
     pub(super) fn met(&self, name: &[u8]) {
         self.count.fetch_add(1, Ordering::Relaxed);
         let Some(tell) = &self.tell else { return };
-        let name = name.get(..NAME_BYTES).unwrap_or(name);
-        if self.is_new(name) {
-            tell(&name.escape_ascii().to_string());
+        if self.is_new(head(name)) {
+            tell(&shown::name(name).to_string());
         }
     }
 

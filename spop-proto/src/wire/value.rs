@@ -1,7 +1,9 @@
 //! Typed data: the ten kinds of value, borrowed and owned.
 
 use core::fmt;
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nom::Parser;
@@ -352,12 +354,19 @@ from! {
     u16 => |v| Value::Uint32(u32::from(v));
     u32 => Value::Uint32;
     u64 => Value::Uint64;
+    // No machine has more than 64 bits.
+    isize => |v| Value::Int64(v as i64);
+    usize => |v| Value::Uint64(v as u64);
     Ipv4Addr => Value::Ipv4;
     Ipv6Addr => Value::Ipv6;
     &'a str => |v: &'a str| Value::Str(v.as_bytes());
     &'a String => |v: &'a String| Value::Str(v.as_bytes());
+    &'a Box<str> => |v| Value::Str(<Box<str> as AsRef<str>>::as_ref(v).as_bytes());
+    &'a Arc<str> => |v: &'a Arc<str>| Value::Str(v.as_bytes());
+    &'a Cow<'_, str> => |v: &'a Cow<'_, str>| Value::Str(v.as_bytes());
     &'a [u8] => Value::Bin;
     &'a Vec<u8> => |v: &'a Vec<u8>| Value::Bin(v);
+    &'a Bytes => |v: &'a Bytes| Value::Bin(v);
     &'a OwnedValue => OwnedValue::as_value;
 }
 
@@ -381,6 +390,22 @@ impl From<IpAddr> for Value<'_> {
         }
     }
 }
+
+macro_rules! from_borrowed {
+    ($($type:ty),*) => {$(
+        /// As a collection gives it: `scores.get(&ip)`.
+        impl From<&$type> for Value<'_> {
+            #[inline]
+            fn from(value: &$type) -> Self {
+                Self::from(*value)
+            }
+        }
+    )*};
+}
+
+from_borrowed!(
+    bool, i8, i16, i32, i64, isize, u8, u16, u32, u64, usize, IpAddr, Ipv4Addr, Ipv6Addr
+);
 
 /// `None` is NULL: HAProxy unsets the variable.
 impl<'a, T: Into<Self>> From<Option<T>> for Value<'a> {
@@ -489,7 +514,20 @@ mod tests {
     #[test]
     fn conversions() {
         assert_eq!(Value::from(1_u8), Value::Uint32(1));
+        assert_eq!(Value::from(usize::MAX).as_int(), i128::try_from(usize::MAX).ok());
+        assert_eq!(Value::from(3_usize), Value::Uint64(3));
+        assert_eq!(Value::from(isize::MIN).as_int(), i128::try_from(isize::MIN).ok());
         assert_eq!(Value::from("a"), Value::Str(b"a"));
+        assert_eq!(Value::from(&String::from("a")), Value::Str(b"a"));
+        assert_eq!(Value::from(&Box::<str>::from("a")), Value::Str(b"a"));
+        assert_eq!(Value::from(&Arc::<str>::from("a")), Value::Str(b"a"));
+        assert_eq!(Value::from(&String::from_utf8_lossy(b"a")), Value::Str(b"a"));
+        assert_eq!(Value::from(&Bytes::from_static(b"a")), Value::Bin(b"a"));
+        assert_eq!(Value::from(&IpAddr::from([1, 2, 3, 4])), Value::Ipv4([1, 2, 3, 4].into()));
+        // What a map says: the value, or NULL.
+        let scores = std::collections::HashMap::from([("a", 3_u32)]);
+        assert_eq!(Value::from(scores.get("a")), Value::Uint32(3));
+        assert_eq!(Value::from(scores.get("b")), Value::Null);
         assert_eq!(Value::from(b"a"), Value::Bin(b"a"));
         assert_eq!(Value::from(None::<i32>), Value::Null);
         assert_eq!(Value::from(Some(3)), Value::Int32(3));

@@ -93,6 +93,22 @@ fn haproxys_goodbye_gives_up_what_is_owed() {
     rig.balanced();
 }
 
+/// A frame of HAProxy's may be 1 MiB, and what is said of it is for a line of a log.
+#[test]
+fn a_long_goodbye_of_haproxys_is_told_in_part() {
+    let told = |message: &str| {
+        let mut rig = Rig::ready(AgentConfig::new());
+        rig.feed(0, &haproxy_disconnect(0, message)).unwrap();
+        match rig.conn.close_reason() {
+            Some(CloseReason::Haproxy { message, .. }) => message.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told(&"x".repeat(256)), "x".repeat(256));
+    assert_eq!(told(&"x".repeat(257)), "x".repeat(256) + "...");
+    assert_eq!(told(&"\x1b".repeat(10_000)).len(), 256 * 4 + 3);
+}
+
 #[test]
 fn a_broken_protocol_gives_up_what_is_owed() {
     let (mut rig, ticket) = owing(with_fallback());
