@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Deserialize;
 use spop_proto::{Ack, Action, ArgError, HandlerError, Message, Router, Scope};
-use tracing::warn;
 
 use crate::list::List;
 
@@ -84,9 +83,6 @@ pub(crate) fn router(reputation: Arc<Reputation>) -> Router {
         // We need `ip`; `path` and `id` are there to find the request in a log.
         .args::<Asked>()
         .declares(["ip=src", "path?=path", "id?=unique-id"])
-        .on_mismatch(
-            |mismatch| warn!(%mismatch, "HAProxy sends something else than this agent takes"),
-        )
         .otherwise(move |message, ack| others.answer(&message, ack))
 }
 

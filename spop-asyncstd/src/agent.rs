@@ -112,6 +112,7 @@ impl<D: Dispatch> Agent<D> {
     /// Answers with what decides for each request whether it takes a future.
     pub fn with(dispatch: D) -> Self {
         let stats = Stats::new("async-std").with_messages(dispatch.message_counts());
+        dispatch.tell_mismatches(crate::log::mismatches());
         let config = AgentConfig::new().count_in(stats);
         Self {
             config: config.description_or(dispatch.describe()),

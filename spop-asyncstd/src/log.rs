@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use spop_proto::driver::Notice;
+use spop_proto::handler::TellMismatch;
 use spop_proto::server::{Warning, Warnings};
-use spop_proto::{Ack, Event, Notify, Turn};
+use spop_proto::{Ack, ArgError, Event, Notify, Turn};
 
 #[cfg(feature = "tracing")]
 pub(crate) use ::tracing::{debug, error, info, trace, warn};
@@ -129,4 +130,17 @@ pub(crate) fn traced<F>(
         trace!(stream_id = _stream_id, frame_id = _frame_id, bytes = ack.len(), "ACK");
     }
     turn
+}
+
+/// Tells of arguments that HAProxy sends otherwise than a router's routes declare.
+pub(crate) fn mismatches() -> TellMismatch {
+    Box::new(|_mismatch| match _mismatch {
+        // HAProxy may have nothing to send for good reasons.
+        ArgError::AlwaysNull { .. } => {
+            info!(mismatch = %_mismatch, "HAProxy sends something else than this agent takes");
+        }
+        _ => {
+            warn!(mismatch = %_mismatch, "HAProxy sends something else than this agent takes");
+        }
+    })
 }

@@ -78,6 +78,7 @@ impl<S: Service> Agent<S> {
     /// [`inline`](Agent::inline).
     pub fn new(service: S) -> Self {
         let stats = Stats::new("blocking").with_messages(service.message_counts());
+        service.tell_mismatches(crate::log::mismatches());
         let config = AgentConfig::new().count_in(stats);
         Self {
             config: config.description_or(service.describe()),

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use spop_proto::driver::Notice;
+use spop_proto::handler::TellMismatch;
 use spop_proto::server::{Warning, Warnings};
-use spop_proto::{Event, Failure, Notify, Peer, ProtocolError, RequestId};
+use spop_proto::{ArgError, Event, Failure, Notify, Peer, ProtocolError, RequestId};
 
 /// A tracing event, or nothing without the feature.
 macro_rules! event {
@@ -138,4 +139,17 @@ pub(crate) fn happened(peer: Peer, event: &Event<'_>) {
         Event::Disconnected { status } => event!(debug, %peer, %status, "HAProxy said goodbye"),
         _ => {}
     }
+}
+
+/// Tells of arguments that HAProxy sends otherwise than a router's routes declare.
+pub(crate) fn mismatches() -> TellMismatch {
+    Box::new(|_mismatch| match _mismatch {
+        // HAProxy may have nothing to send for good reasons.
+        ArgError::AlwaysNull { .. } => {
+            event!(info, mismatch = %_mismatch, "HAProxy sends something else than this agent takes");
+        }
+        _ => {
+            event!(warn, mismatch = %_mismatch, "HAProxy sends something else than this agent takes");
+        }
+    })
 }

@@ -85,6 +85,9 @@ impl fmt::Display for HandlerError {
     }
 }
 
+/// Who is told of arguments that HAProxy sends otherwise than they are taken.
+pub type TellMismatch = Box<dyn Fn(&ArgError) + Send + Sync>;
+
 /// Answers NOTIFYs at once, on the thread that reads them: nothing is copied or allocated, and
 /// nothing else happens on the connection meanwhile. For work that waits, see [`Handler`].
 ///
@@ -109,6 +112,11 @@ pub trait Service: Send + Sync + 'static {
         None
     }
 
+    /// Has it tell of arguments that HAProxy sends otherwise than it takes them. Adapters do so when the
+    /// agent is made, and log it; nothing comes of it, unless it is a [`Router`] that tells nobody else
+    /// ([`Router::on_mismatch`]) or says something else.
+    fn tell_mismatches(&self, _tell: TellMismatch) {}
+
     /// What it takes, for tools that ask the agent: see [`AgentConfig::description`]. An adapter asks once,
     /// when the agent is made. A [`Router`] knows; a service around one hands it on.
     ///
@@ -125,6 +133,10 @@ impl<S: Service + ?Sized> Service for Arc<S> {
 
     fn message_counts(&self) -> Option<MessageCounts> {
         (**self).message_counts()
+    }
+
+    fn tell_mismatches(&self, tell: TellMismatch) {
+        (**self).tell_mismatches(tell);
     }
 
     fn describe(&self) -> Option<Description> {
@@ -194,6 +206,9 @@ pub trait Dispatch: Send + Sync + 'static {
         None
     }
 
+    /// See [`Service::tell_mismatches`].
+    fn tell_mismatches(&self, _tell: TellMismatch) {}
+
     /// What it takes: see [`Service::describe`].
     fn describe(&self) -> Option<Description> {
         None
@@ -216,6 +231,10 @@ impl<D: Dispatch> Dispatch for Arc<D> {
 
     fn message_counts(&self) -> Option<MessageCounts> {
         (**self).message_counts()
+    }
+
+    fn tell_mismatches(&self, tell: TellMismatch) {
+        (**self).tell_mismatches(tell);
     }
 
     fn describe(&self) -> Option<Description> {
@@ -247,6 +266,10 @@ impl<S: Service> Dispatch for Inline<S> {
 
     fn message_counts(&self) -> Option<MessageCounts> {
         self.0.message_counts()
+    }
+
+    fn tell_mismatches(&self, tell: TellMismatch) {
+        self.0.tell_mismatches(tell);
     }
 
     fn describe(&self) -> Option<Description> {
@@ -338,6 +361,11 @@ impl<H> Clone for Swap<H> {
 impl<S: Service> Service for Swap<S> {
     fn notify(&self, notify: Notify<'_>, ack: &mut Ack<'_>) -> Result<(), HandlerError> {
         self.current().notify(notify, ack)
+    }
+
+    /// Has the one that is in place tell; what takes its place later says itself whom.
+    fn tell_mismatches(&self, tell: TellMismatch) {
+        self.current().tell_mismatches(tell);
     }
 
     /// Those of the one that is in place: after a [`replace`](Swap::replace) they begin at 0 again.

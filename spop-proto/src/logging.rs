@@ -17,6 +17,7 @@
 //! | `too many requests: HAProxy got the fallback` | `peer`, `requests` | more were owed, or held back, than the limits allow, or the agent is about to leave: so many on that connection in one turn |
 //! | `answers held back: they would fill HAProxy's receive buffer` | `peer`, `answers` | so many on that connection in one turn; see [`Pacing`](crate::Pacing) |
 //! | `refused` | `peer`, `error`, `status` | the peer does not speak SPOP, broke the protocol or a time limit; `status` is what it was told |
+//! | `HAProxy sends something else than this agent takes` | `mismatch` | an argument that a [`Router`](crate::Router)'s route declares is not sent, or as another type; once for each argument, without `suppressed`. As nothing but NULL in 1000 messages: at level info |
 //! | `too many connections` | `peer` | more than [`Limits::connections`](crate::Limits::connections): all but health checks are turned away |
 //! | `cannot accept` | `error`, `retry_in` | the system is short of something, descriptors as a rule |
 //!

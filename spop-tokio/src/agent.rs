@@ -122,6 +122,7 @@ impl<D: Dispatch> Agent<D> {
     /// with routes that wait.
     pub fn with(dispatch: D) -> Self {
         let stats = Stats::new("tokio").with_messages(dispatch.message_counts());
+        dispatch.tell_mismatches(crate::log::mismatches());
         let config = AgentConfig::new().count_in(stats);
         Self {
             config: config.description_or(dispatch.describe()),

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use spop_proto::driver::Notice;
+use spop_proto::handler::TellMismatch;
 use spop_proto::server::{Warning, Warnings};
-use spop_proto::{Ack, Event, Notify, Turn};
+use spop_proto::{Ack, ArgError, Event, Notify, Turn};
 
 /// A tracing event, or nothing without the feature.
 macro_rules! event {
@@ -119,4 +120,17 @@ pub(crate) fn traced<F>(
         event!(trace, stream_id = _stream_id, frame_id = _frame_id, bytes = ack.len(), "ACK");
     }
     turn
+}
+
+/// Tells of arguments that HAProxy sends otherwise than a router's routes declare.
+pub(crate) fn mismatches() -> TellMismatch {
+    Box::new(|_mismatch| match _mismatch {
+        // HAProxy may have nothing to send for good reasons.
+        ArgError::AlwaysNull { .. } => {
+            event!(info, mismatch = %_mismatch, "HAProxy sends something else than this agent takes");
+        }
+        _ => {
+            event!(warn, mismatch = %_mismatch, "HAProxy sends something else than this agent takes");
+        }
+    })
 }

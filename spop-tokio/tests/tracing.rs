@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use common::Engine;
 use spop_proto::Dialect::New;
-use spop_proto::wire::NotifyPayload;
+use spop_proto::wire::{NotifyPayload, Value};
 use spop_tokio::{Agent, HandlerError, Peer, Router, Scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tracing_subscriber::fmt::MakeWriter;
@@ -136,6 +136,57 @@ async fn frames_are_traced_by_their_names_and_sizes() {
             "ACK stream_id=3 frame_id=1 bytes=6",
         ]
     );
+}
+
+/// Declared and not sent, once for two requests; a handler of its own for that is not talked over.
+#[tokio::test]
+async fn arguments_that_are_not_sent_are_told_of() {
+    for own in [false, true] {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
+        let _guard = subscriber.finish().set_default();
+        let mut router = Router::new().on("m", |_, _| Ok(())).declares(["ip=src", "id?=unique-id"]);
+        if own {
+            router = router.on_mismatch(|_| {});
+        }
+        let agent = Agent::new(router);
+        let (ours, theirs) = duplex(64 * 1024);
+        let client = async move {
+            let mut engine = Engine::ready(ours, New).await;
+            for _ in 0..2 {
+                engine.ask(&NotifyPayload::new("m").arg("secret", SECRET)).await;
+            }
+        };
+        tokio::join!(agent.serve_connection(theirs, Peer::Unknown), client);
+        let lines = log.lines();
+        let told: Vec<_> = lines.iter().filter(|line| line.contains("something else")).collect();
+        assert_eq!(told.len(), usize::from(!own), "{lines:#?}");
+        let right =
+            |line: &&String| line.contains("WARN") && line.contains("argument ip is missing");
+        assert!(told.iter().all(right), "{told:?}");
+        assert!(lines.iter().all(|line| !line.contains(SECRET)), "{lines:#?}");
+    }
+}
+
+/// HAProxy may have nothing to send for good reasons: a hint, and no warning.
+#[tokio::test]
+async fn an_argument_that_is_always_null_is_hinted_at() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
+    let _guard = subscriber.finish().set_default();
+    let agent = Agent::new(Router::new().on("m", |_, _| Ok(())).declares(["ip=src"]));
+    let (ours, theirs) = duplex(64 * 1024);
+    let client = async move {
+        let mut engine = Engine::ready(ours, New).await;
+        for _ in 0..1001 {
+            engine.ask(&NotifyPayload::new("m").arg("ip", Value::Null)).await;
+        }
+    };
+    tokio::join!(agent.serve_connection(theirs, Peer::Unknown), client);
+    let lines = log.lines();
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("something else")).collect();
+    assert!(told.len() == 1 && told[0].contains("INFO"), "{lines:#?}");
+    assert!(told[0].contains("argument ip") && told[0].contains("NULL"), "{told:?}");
 }
 
 #[tokio::test]

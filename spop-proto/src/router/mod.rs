@@ -10,7 +10,7 @@ use core::fmt;
 use core::future::Future;
 use core::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
@@ -18,10 +18,10 @@ pub use self::declared::{Declared, Kind};
 pub use self::description::{Description, ParseDescriptionError};
 use self::unknown::Unknown;
 use self::waiting::{Waiting, alone};
-use self::watch::{Tell, Watch};
+use self::watch::Watch;
 use crate::ack::Ack;
 use crate::config::{ConfigError, encode_fallback};
-use crate::handler::{Dispatch, Exchange, HandlerError, Seed, Service, Turn};
+use crate::handler::{Dispatch, Exchange, HandlerError, Seed, Service, TellMismatch, Turn};
 use crate::request::{ArgError, Notify};
 use crate::shown;
 use crate::stats::{MessageCounts, Striped};
@@ -87,7 +87,7 @@ pub struct Router<M = AtOnce> {
     unknown: Unknown,
     /// How often messages without a route came.
     other: Arc<Striped>,
-    mismatch: Option<Box<Tell>>,
+    mismatch: OnceLock<TellMismatch>,
     mode: PhantomData<fn() -> M>,
 }
 
@@ -118,7 +118,7 @@ impl Router {
             otherwise: None,
             unknown: Unknown::new(),
             other: Arc::default(),
-            mismatch: None,
+            mismatch: OnceLock::new(),
             mode: PhantomData,
         }
     }
@@ -258,8 +258,10 @@ impl<M> Router<M> {
     /// Tells of an argument that HAProxy sends otherwise than its route declares
     /// ([`declares`](Self::declares), `args`): not at all although it is not optional, as another type, or
     /// as nothing but NULL in 1000 messages. Once for each argument, of the first 64 of a route, and
-    /// only about the first 1000 messages of it: then nothing is looked at any more. Meant for a log; the
-    /// text says what to change in HAProxy's configuration. No answer is changed.
+    /// only about the first 1000 messages of it: then nothing is looked at any more. The text says what to
+    /// change in HAProxy's configuration. No answer is changed.
+    ///
+    /// Without this the adapters log it (see [`logging`](crate::logging)); `on_mismatch(|_| {})` for silence.
     ///
     /// ```
     /// # use spop_proto::{Router, testing};
@@ -278,7 +280,7 @@ impl<M> Router<M> {
     /// # );
     /// ```
     pub fn on_mismatch(mut self, tell: impl Fn(&ArgError) + Send + Sync + 'static) -> Self {
-        self.mismatch = Some(Box::new(tell));
+        self.mismatch = OnceLock::from(Box::new(tell) as TellMismatch);
         self
     }
 
@@ -342,7 +344,7 @@ impl<M> Router<M> {
             let ack = acks.next();
             let route = self.find(message.name());
             route.map_or(&self.other, |route| &route.asked).count(ack.connection());
-            if let (Some(tell), Some(route)) = (&self.mismatch, route) {
+            if let (Some(tell), Some(route)) = (self.mismatch.get(), route) {
                 route.watch.look(&route.declared, &message, tell);
             }
             let failure = match route {
@@ -480,6 +482,11 @@ impl Service for Router {
         Some(Self::message_counts(self))
     }
 
+    fn tell_mismatches(&self, tell: TellMismatch) {
+        // Whoever was told to tell first does.
+        let _ = self.mismatch.set(tell);
+    }
+
     fn describe(&self) -> Option<Description> {
         self.described()
     }
@@ -499,6 +506,11 @@ impl Service for Router {
 impl<M: 'static> Dispatch for Router<M> {
     fn message_counts(&self) -> Option<MessageCounts> {
         Some(Self::message_counts(self))
+    }
+
+    fn tell_mismatches(&self, tell: TellMismatch) {
+        // Whoever was told to tell first does.
+        let _ = self.mismatch.set(tell);
     }
 
     fn describe(&self) -> Option<Description> {

@@ -9,7 +9,7 @@ use crate::wire::Message;
 /// How many messages of a route are looked at.
 pub(super) const LOOKED_AT: u32 = 1_000;
 
-pub(super) type Tell = dyn Fn(&ArgError) + Send + Sync;
+type Tell = dyn Fn(&ArgError) + Send + Sync;
 
 /// What was seen of a route's arguments, of the first 64 of them: a bit for each.
 #[derive(Debug, Default)]
