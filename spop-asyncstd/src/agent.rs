@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_io::{AsyncRead, AsyncWrite};
 use spop_proto::handler::{Concurrent, Dispatch, HandlerFn, Inline, ServiceFn};
-use spop_proto::server::{Closed, Warnings};
+use spop_proto::server::{Closed, Overrides, Warnings};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Endpoint, Exchange, Handler, HandlerError, Health, Limits,
     Notify, Peer, Service, Stats,
@@ -24,28 +24,9 @@ use crate::timer::Timer;
 pub struct Agent<D> {
     pub(crate) dispatch: Arc<D>,
     pub(crate) config: AgentConfig,
-    own: Own,
+    own: Overrides,
     pub(crate) lame_duck: Duration,
     pub(crate) warnings: Arc<Warnings>,
-}
-
-/// Setters of the agent that a configuration has too. They win, in any order.
-#[derive(Default)]
-struct Own {
-    limits: Option<Limits>,
-    request_id: Option<Box<str>>,
-}
-
-impl Own {
-    fn put_on(&self, mut config: AgentConfig) -> AgentConfig {
-        if let Some(limits) = self.limits.clone() {
-            config = config.limits(limits);
-        }
-        if let Some(argument) = self.request_id.as_deref() {
-            config = config.request_id(argument);
-        }
-        config
-    }
 }
 
 impl<F> Agent<Inline<ServiceFn<F>>>
@@ -117,7 +98,7 @@ impl<D: Dispatch> Agent<D> {
         Self {
             config: config.description_or(dispatch.describe()),
             dispatch: Arc::new(dispatch),
-            own: Own::default(),
+            own: Overrides::default(),
             lame_duck: Duration::ZERO,
             warnings: Arc::default(),
         }
@@ -128,14 +109,14 @@ impl<D: Dispatch> Agent<D> {
     /// switch nothing is left: handles that [`health`](Self::health) gave before do nothing.
     pub fn config(mut self, config: AgentConfig) -> Self {
         let described = config.description_or(self.dispatch.describe());
-        self.config = self.own.put_on(described.count_in(self.stats()));
+        self.config = self.own.apply(described.count_in(self.stats()));
         self
     }
 
     /// Replaces the limits alone, those of a [configuration](Self::config) that comes later too.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.own.limits = Some(limits);
-        self.config = self.own.put_on(self.config);
+        self.config = self.own.apply(self.config);
         self
     }
 
@@ -143,7 +124,7 @@ impl<D: Dispatch> Agent<D> {
     /// [`AgentConfig::request_id`].
     pub fn request_id(mut self, argument: &str) -> Self {
         self.own.request_id = Some(argument.into());
-        self.config = self.own.put_on(self.config);
+        self.config = self.own.apply(self.config);
         self
     }
 
@@ -253,48 +234,19 @@ impl<D> fmt::Debug for Agent<D> {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use spop_proto::HealthState;
-
     use super::*;
 
     /// What is set on an agent stands, whether its configuration comes before or after.
     #[test]
     fn the_order_of_setters_is_free() {
-        let limits = |count| Limits::new().connections(NonZeroUsize::new(count).unwrap());
-        let config = || AgentConfig::new().limits(limits(5)).request_id("other").pipelining(false);
-        let agent = || Agent::inline(|_, _| Ok(()));
-        let of = |agent: &Agent<_>| {
-            let config = &agent.config;
-            let argument = config.request_id_argument().map(ToString::to_string);
-            (config.current_limits().max_connections(), argument)
-        };
-        let own = (7, Some("id".to_owned()));
-        let before = agent().limits(limits(7)).request_id("id").config(config());
-        assert_eq!(of(&before), own);
-        let after = agent().config(config()).request_id("id").limits(limits(7));
-        assert_eq!(of(&after), own);
-        let between = agent().limits(limits(7)).config(config()).request_id("id").config(config());
-        assert_eq!(of(&between), own);
-        // What was not set is the configuration's.
-        assert_eq!(of(&agent().config(config())), (5, Some("other".to_owned())));
-        assert_eq!(of(&agent().limits(limits(7)).config(config())), (7, Some("other".to_owned())));
-        assert!(
-            format!("{before:?}").contains("pipelining: false"),
-            "the rest is the configuration's"
-        );
+        let agent = Agent::inline(|_, _| Ok(())).limits(limits(7));
+        let agent = agent.config(AgentConfig::new().limits(limits(5))).request_id("id");
+        let config = agent.config(AgentConfig::new().request_id("other")).config;
+        assert_eq!(config.current_limits().max_connections(), 7);
+        assert_eq!(config.request_id_argument().map(|id| &**id), Some("id"));
     }
 
-    /// As documented: the switch is that of the last configuration.
-    #[test]
-    fn the_health_switch_is_that_of_the_configuration() {
-        let agent = Agent::inline(|_, _| Ok(()));
-        let early = agent.health();
-        let config = AgentConfig::new();
-        let of_the_config = config.health();
-        let agent = agent.config(config).limits(Limits::new()).request_id("id");
-        early.set(HealthState::NotReady);
-        assert_eq!(agent.health().get(), HealthState::Ready, "a handle from before");
-        of_the_config.set(HealthState::NotReady);
-        assert_eq!(agent.health().get(), HealthState::NotReady);
+    fn limits(connections: usize) -> Limits {
+        Limits::new().connections(NonZeroUsize::new(connections).unwrap())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spop_proto::handler::ServiceFn;
-use spop_proto::server::{Closed, Warnings};
+use spop_proto::server::{Closed, Overrides, Warnings};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Endpoint, HandlerError, Health, Limits, Notify, Peer,
     Service, Stats,
@@ -24,31 +24,11 @@ const WAITING: usize = 1024;
 pub struct Agent<S> {
     pub(crate) service: Arc<S>,
     pub(crate) config: AgentConfig,
-    own: Own,
+    own: Overrides,
     pub(crate) workers: usize,
     pub(crate) waiting: usize,
     pub(crate) lame_duck: Duration,
     pub(crate) warnings: Arc<Warnings>,
-}
-
-/// What was said to the agent and not in its configuration; it counts whichever came first.
-#[derive(Default)]
-struct Own {
-    limits: Option<Limits>,
-    request_id: Option<Box<str>>,
-}
-
-impl Own {
-    fn put_on(&self, config: AgentConfig) -> AgentConfig {
-        let config = match &self.limits {
-            Some(limits) => config.limits(limits.clone()),
-            None => config,
-        };
-        match &self.request_id {
-            Some(argument) => config.request_id(argument),
-            None => config,
-        }
-    }
 }
 
 impl<F> Agent<ServiceFn<F>>
@@ -85,7 +65,7 @@ impl<S: Service> Agent<S> {
             service: Arc::new(service),
             workers: 0,
             waiting: WAITING,
-            own: Own::default(),
+            own: Overrides::default(),
             lame_duck: Duration::ZERO,
             warnings: Arc::default(),
         }
@@ -110,14 +90,14 @@ impl<S: Service> Agent<S> {
     /// configuration's: a handle that [`health`](Self::health) gave before switches nothing any more.
     pub fn config(mut self, config: AgentConfig) -> Self {
         let described = config.description_or(self.service.describe());
-        self.config = self.own.put_on(described.count_in(self.stats()));
+        self.config = self.own.apply(described.count_in(self.stats()));
         self
     }
 
     /// Sets the limits, whatever those of the [configuration](Self::config) are.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.own.limits = Some(limits);
-        self.config = self.own.put_on(self.config);
+        self.config = self.own.apply(self.config);
         self
     }
 
@@ -125,7 +105,7 @@ impl<S: Service> Agent<S> {
     /// [`AgentConfig::request_id`].
     pub fn request_id(mut self, argument: &str) -> Self {
         self.own.request_id = Some(argument.into());
-        self.config = self.own.put_on(self.config);
+        self.config = self.own.apply(self.config);
         self
     }
 
@@ -198,48 +178,19 @@ impl<S> fmt::Debug for Agent<S> {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use spop_proto::HealthState;
-
     use super::*;
 
     /// What is set on an agent stands, whether its configuration comes before or after.
     #[test]
     fn the_order_of_setters_is_free() {
-        let limits = |count| Limits::new().connections(NonZeroUsize::new(count).unwrap());
-        let config = || AgentConfig::new().limits(limits(5)).request_id("other").pipelining(false);
-        let agent = || Agent::inline(|_, _| Ok(()));
-        let of = |agent: &Agent<_>| {
-            let config = &agent.config;
-            let argument = config.request_id_argument().map(ToString::to_string);
-            (config.current_limits().max_connections(), argument)
-        };
-        let own = (7, Some("id".to_owned()));
-        let before = agent().limits(limits(7)).request_id("id").config(config());
-        assert_eq!(of(&before), own);
-        let after = agent().config(config()).request_id("id").limits(limits(7));
-        assert_eq!(of(&after), own);
-        let between = agent().limits(limits(7)).config(config()).request_id("id").config(config());
-        assert_eq!(of(&between), own);
-        // What was not set is the configuration's.
-        assert_eq!(of(&agent().config(config())), (5, Some("other".to_owned())));
-        assert_eq!(of(&agent().limits(limits(7)).config(config())), (7, Some("other".to_owned())));
-        assert!(
-            format!("{before:?}").contains("pipelining: false"),
-            "the rest is the configuration's"
-        );
+        let agent = Agent::inline(|_, _| Ok(())).limits(limits(7));
+        let agent = agent.config(AgentConfig::new().limits(limits(5))).request_id("id");
+        let config = agent.config(AgentConfig::new().request_id("other")).config;
+        assert_eq!(config.current_limits().max_connections(), 7);
+        assert_eq!(config.request_id_argument().map(|id| &**id), Some("id"));
     }
 
-    /// As documented: the switch is that of the last configuration.
-    #[test]
-    fn the_health_switch_is_that_of_the_configuration() {
-        let agent = Agent::inline(|_, _| Ok(()));
-        let early = agent.health();
-        let config = AgentConfig::new();
-        let of_the_config = config.health();
-        let agent = agent.config(config).limits(Limits::new()).request_id("id");
-        early.set(HealthState::NotReady);
-        assert_eq!(agent.health().get(), HealthState::Ready, "a handle from before");
-        of_the_config.set(HealthState::NotReady);
-        assert_eq!(agent.health().get(), HealthState::NotReady);
+    fn limits(connections: usize) -> Limits {
+        Limits::new().connections(NonZeroUsize::new(connections).unwrap())
     }
 }

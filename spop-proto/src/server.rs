@@ -68,6 +68,30 @@ impl LameDuck {
     }
 }
 
+/// What is set on an agent itself, and stands whatever configuration it is given, before or after.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Overrides {
+    /// In place of the configuration's.
+    pub limits: Option<Limits>,
+    /// In place of the configuration's.
+    pub request_id: Option<Box<str>>,
+}
+
+impl Overrides {
+    /// That configuration with these in place.
+    #[must_use]
+    pub fn apply(&self, mut config: AgentConfig) -> AgentConfig {
+        if let Some(limits) = &self.limits {
+            config = config.limits(limits.clone());
+        }
+        match &self.request_id {
+            Some(argument) => config.request_id(argument),
+            None => config,
+        }
+    }
+}
+
 /// How many connections may wait to be accepted, for `listen`; the system has a limit of its own. HAProxy up
 /// to 3.0 may open one for each request, all at once, and one that finds no room is tried again after a
 /// second: longer than any request waits. What `std` asks for is 128.
@@ -366,6 +390,28 @@ impl core::fmt::Display for Report {
 #[expect(clippy::disallowed_methods, reason = "a first instant to count from")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_overridden_is_the_agents_and_the_rest_the_configurations() {
+        let config = AgentConfig::new().request_id("other").pipelining(false);
+        let of = |overrides: &Overrides| {
+            let config = overrides.apply(config.clone());
+            assert!(!config.announces_pipelining(None));
+            let argument = config.request_id_argument().map(ToString::to_string);
+            (config.current_limits().max_connections(), argument)
+        };
+        assert_eq!(of(&Overrides::default()), (4096, Some("other".to_owned())));
+        let one = std::num::NonZeroUsize::MIN;
+        let limits = Some(Limits::new().connections(one));
+        assert_eq!(
+            of(&Overrides { limits: limits.clone(), request_id: None }),
+            (1, Some("other".to_owned()))
+        );
+        assert_eq!(
+            of(&Overrides { limits, request_id: Some("id".into()) }),
+            (1, Some("id".to_owned()))
+        );
+    }
 
     #[test]
     fn backoff_doubles_and_resets() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spop_proto::handler::{Concurrent, Dispatch, HandlerFn, Inline, ServiceFn};
-use spop_proto::server::{Closed, Warnings};
+use spop_proto::server::{Closed, Overrides, Warnings};
 use spop_proto::{
     Ack, AgentConfig, AgentConnection, Endpoint, Exchange, Handler, HandlerError, Health, Limits,
     Notify, Peer, Service, Stats,
@@ -24,7 +24,7 @@ use crate::server::Server;
 pub struct Agent<D> {
     pub(crate) shared: Arc<Shared<D>>,
     pub(crate) config: AgentConfig,
-    own: Own,
+    own: Overrides,
     pub(crate) lame_duck: Duration,
 }
 
@@ -32,25 +32,6 @@ pub struct Agent<D> {
 pub(crate) struct Shared<D> {
     pub(crate) dispatch: D,
     pub(crate) warnings: Warnings,
-}
-
-/// What is set on the agent itself, and stands whatever configuration it is given, before or after.
-#[derive(Default)]
-struct Own {
-    limits: Option<Limits>,
-    request_id: Option<Box<str>>,
-}
-
-impl Own {
-    fn put_on(&self, mut config: AgentConfig) -> AgentConfig {
-        if let Some(limits) = &self.limits {
-            config = config.limits(limits.clone());
-        }
-        match &self.request_id {
-            Some(argument) => config.request_id(argument),
-            None => config,
-        }
-    }
 }
 
 impl<F> Agent<Inline<ServiceFn<F>>>
@@ -127,7 +108,7 @@ impl<D: Dispatch> Agent<D> {
         Self {
             config: config.description_or(dispatch.describe()),
             shared: Arc::new(Shared { dispatch, warnings: Warnings::default() }),
-            own: Own::default(),
+            own: Overrides::default(),
             lame_duck: Duration::ZERO,
         }
     }
@@ -137,14 +118,14 @@ impl<D: Dispatch> Agent<D> {
     /// configuration's: a handle that [`health`](Self::health) gave before switches nothing any more.
     pub fn config(mut self, config: AgentConfig) -> Self {
         let described = config.description_or(self.shared.dispatch.describe());
-        self.config = self.own.put_on(described.count_in(self.stats()));
+        self.config = self.own.apply(described.count_in(self.stats()));
         self
     }
 
     /// Sets the limits, whatever those of the [configuration](Self::config) are.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.own.limits = Some(limits);
-        self.config = self.own.put_on(self.config);
+        self.config = self.own.apply(self.config);
         self
     }
 
@@ -152,7 +133,7 @@ impl<D: Dispatch> Agent<D> {
     /// [`AgentConfig::request_id`].
     pub fn request_id(mut self, argument: &str) -> Self {
         self.own.request_id = Some(argument.into());
-        self.config = self.own.put_on(self.config);
+        self.config = self.own.apply(self.config);
         self
     }
 
@@ -260,28 +241,15 @@ mod tests {
     /// What is set on an agent stands, whether its configuration comes before or after.
     #[test]
     fn the_order_of_setters_is_free() {
-        let limits = |count| Limits::new().connections(NonZeroUsize::new(count).unwrap());
-        let config = || AgentConfig::new().limits(limits(5)).request_id("other").pipelining(false);
-        let agent = || Agent::inline(|_, _| Ok(()));
-        let of = |agent: &Agent<_>| {
-            let config = &agent.config;
-            let argument = config.request_id_argument().map(ToString::to_string);
-            (config.current_limits().max_connections(), argument)
-        };
-        let own = (7, Some("id".to_owned()));
-        let before = agent().limits(limits(7)).request_id("id").config(config());
-        assert_eq!(of(&before), own);
-        let after = agent().config(config()).request_id("id").limits(limits(7));
-        assert_eq!(of(&after), own);
-        let between = agent().limits(limits(7)).config(config()).request_id("id").config(config());
-        assert_eq!(of(&between), own);
-        // What was not set is the configuration's.
-        assert_eq!(of(&agent().config(config())), (5, Some("other".to_owned())));
-        assert_eq!(of(&agent().limits(limits(7)).config(config())), (7, Some("other".to_owned())));
-        assert!(
-            format!("{before:?}").contains("pipelining: false"),
-            "the rest is the configuration's"
-        );
+        let agent = Agent::inline(|_, _| Ok(())).limits(limits(7));
+        let agent = agent.config(AgentConfig::new().limits(limits(5))).request_id("id");
+        let config = agent.config(AgentConfig::new().request_id("other")).config;
+        assert_eq!(config.current_limits().max_connections(), 7);
+        assert_eq!(config.request_id_argument().map(|id| &**id), Some("id"));
+    }
+
+    fn limits(connections: usize) -> Limits {
+        Limits::new().connections(NonZeroUsize::new(connections).unwrap())
     }
 
     /// As documented: the switch is that of the last configuration.
