@@ -19,6 +19,8 @@ use spop_proto::Dialect::New;
 use spop_proto::wire::{NotifyPayload, Value};
 use spop_tokio::{Agent, HandlerError, Peer, Router, Scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tracing::Level;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -46,6 +48,17 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl Log {
+    /// Keeps what this thread logs from that level on, as long as the guard lives.
+    fn keep(level: Level) -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .without_time()
+            .with_writer(log.clone());
+        (log, subscriber.finish().set_default())
+    }
+
     fn lines(&self) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().map(str::to_owned).collect()
@@ -56,13 +69,7 @@ const SECRET: &str = "a-value-of-a-request";
 
 #[tokio::test]
 async fn a_connection_has_a_span_a_reason_and_no_values() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .without_time()
-        .with_writer(log.clone());
-    let _guard = subscriber.finish().set_default();
+    let (log, _guard) = Log::keep(Level::TRACE);
     let agent = Agent::inline(|notify, ack| {
         let secret: &str = notify.require("m")?.get("secret")?;
         ack.set(Scope::Transaction, "copy", secret)?;
@@ -98,13 +105,7 @@ async fn a_connection_has_a_span_a_reason_and_no_values() {
 /// What is answered at once, and what is answered later.
 #[tokio::test]
 async fn frames_are_traced_by_their_names_and_sizes() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .without_time()
-        .with_writer(log.clone());
-    let _guard = subscriber.finish().set_default();
+    let (log, _guard) = Log::keep(Level::TRACE);
     let router = Router::new()
         .on("now", |_, ack| Ok(ack.set(Scope::Transaction, "v", true)?))
         .concurrent("later", |mut x| async move {
@@ -142,9 +143,7 @@ async fn frames_are_traced_by_their_names_and_sizes() {
 #[tokio::test]
 async fn arguments_that_are_not_sent_are_told_of() {
     for own in [false, true] {
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
-        let _guard = subscriber.finish().set_default();
+        let (log, _guard) = Log::keep(Level::INFO);
         let mut router = Router::new().on("m", |_, _| Ok(())).declares(["ip=src", "id?=unique-id"]);
         if own {
             router = router.on_mismatch(|_| {});
@@ -171,9 +170,7 @@ async fn arguments_that_are_not_sent_are_told_of() {
 /// HAProxy may have nothing to send for good reasons: a hint, and no warning.
 #[tokio::test]
 async fn an_argument_that_is_always_null_is_hinted_at() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
-    let _guard = subscriber.finish().set_default();
+    let (log, _guard) = Log::keep(Level::INFO);
     let agent = Agent::new(Router::new().on("m", |_, _| Ok(())).declares(["ip=src"]));
     let (ours, theirs) = duplex(64 * 1024);
     let client = async move {
@@ -191,9 +188,7 @@ async fn an_argument_that_is_always_null_is_hinted_at() {
 
 #[tokio::test]
 async fn a_peer_that_speaks_http_is_told_apart() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
-    let _guard = subscriber.finish().set_default();
+    let (log, _guard) = Log::keep(Level::INFO);
     let agent = Agent::inline(|_, _| Ok(()));
     let (mut ours, theirs) = duplex(64 * 1024);
     let client = async move {
@@ -217,9 +212,7 @@ async fn a_probe_is_one_clear_line() {
         (b"\xff\xfd\x01\xff", "a length of 4294771199 bytes"),
         (b"\x81\x02\x03\x04\x05", "a length of 2164392708 bytes"),
     ];
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone());
-    let _guard = subscriber.finish().set_default();
+    let (log, _guard) = Log::keep(Level::INFO);
     let agent = Agent::inline(|_, _| Ok(()));
     let peer = Peer::Tcp("192.0.2.1:4711".parse().unwrap());
     for (bytes, what) in probes {
