@@ -59,7 +59,7 @@ pub(crate) fn arguments(count: usize) -> Vec<u8> {
         payload = payload.arg("host", "www.example.com");
     }
     if count > 2 {
-        payload = payload.arg("port", 443_u32);
+        payload = payload.arg("port", 443_i64);
     }
     for n in 3..count {
         payload = payload.arg(format!("header-{n}"), "text/html,application/xml;q=0.9");
@@ -72,7 +72,7 @@ pub(crate) fn sized(bytes: usize) -> Vec<u8> {
     // The fourth takes its name, a type, and a length of up to four bytes besides.
     let padding = "x".repeat(bytes - arguments(3).len() - "_headers".len() - 1 - 4);
     let mut payload = NotifyPayload::new("check-client-ip").arg("ip", Ipv4Addr::new(192, 0, 2, 1));
-    payload = payload.arg("host", "www.example.com").arg("port", 443_u32);
+    payload = payload.arg("host", "www.example.com").arg("port", 443_i64);
     let payload = payload.arg("headers", padding.as_str()).as_bytes().unwrap().to_vec();
     assert!((bytes - 3..=bytes).contains(&payload.len()), "{} of {bytes}", payload.len());
     payload
@@ -231,6 +231,7 @@ pub(crate) fn driven<D: Dispatch>(
 #[inline]
 pub(crate) fn decode(input: &[u8]) -> usize {
     let (frame, _) = Frame::split(input).unwrap().unwrap();
+    black_box(frame.header.stream_id ^ frame.header.frame_id);
     let messages = Messages::check(frame.payload).unwrap();
     messages
         .map(|message| {

@@ -159,6 +159,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// When the header does not decode.
+    #[inline(always)]
     pub fn split(input: &'a [u8]) -> Result<Option<(Self, &'a [u8])>, DecodeError> {
         let Some((length, rest)) = input.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);
@@ -195,6 +196,7 @@ impl<'a> Frame<'a> {
 
     /// The same, and does.
     #[cold]
+    #[inline(never)]
     fn parse(frame: &'a [u8]) -> Result<Self, DecodeError> {
         let (header, payload) = run(frame, header)?;
         Ok(Self { header, payload })

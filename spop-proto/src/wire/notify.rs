@@ -17,9 +17,11 @@ use super::varint::{bytes, encode_bytes};
 #[derive(Clone, Copy, Debug)]
 pub struct Messages<'a> {
     rest: &'a [u8],
-    /// Whether it is known that there is one message, which was not handed out yet. Whoever checks the
-    /// payload learns it, and most have no more.
+    /// Whether it is known that there is one message. Whoever checks the payload learns it, and most
+    /// have no more.
     is_one: bool,
+    /// Whether that one was handed out.
+    done: bool,
     /// Arguments of the message handed out last; they lie in front of the next one.
     skip: u8,
 }
@@ -39,12 +41,12 @@ impl<'a> Messages<'a> {
     /// The same without a reason.
     #[inline(always)]
     pub(crate) fn well_formed(payload: &'a [u8]) -> Option<Self> {
-        Some(Self { rest: payload, is_one: is_one(payload)?, skip: 0 })
+        Some(Self { rest: payload, is_one: is_one(payload)?, done: false, skip: 0 })
     }
 
     /// For a payload that [`check`](Self::check) accepted before.
     pub(crate) const fn checked(payload: &'a [u8]) -> Self {
-        Self { rest: payload, is_one: false, skip: 0 }
+        Self { rest: payload, is_one: false, done: false, skip: 0 }
     }
 
     /// The payload, where no message was handed out yet.
@@ -57,7 +59,7 @@ impl<'a> Messages<'a> {
     #[must_use]
     pub fn named(self, name: &[u8]) -> Option<Message<'a>> {
         // The usual case: the first message, at the start.
-        if let Some((begin, end)) = scan::counted::<false>(self.rest, 0)
+        if let Some((begin, end)) = scan::name_at::<false>(self.rest, 0)
             && self.skip == 0
             && scan::same(self.rest.get(begin..end)?, name)
         {
@@ -76,21 +78,22 @@ impl<'a> Messages<'a> {
 impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Message<'a>> {
-        let skip = core::mem::take(&mut self.skip);
-        let at = if skip == 0 { 0 } else { scan::after_args(self.rest, skip)? };
-        if at >= self.rest.len() {
+        if self.done || self.rest.is_empty() {
             return None;
         }
-        let (begin, end) = scan::counted::<true>(self.rest, at)?;
-        let name = self.rest.get(begin..end)?;
-        let (&count, rest) = self.rest.get(end..)?.split_first()?;
-        if core::mem::take(&mut self.is_one) {
-            self.rest = &[];
-        } else {
-            (self.rest, self.skip) = (rest, count);
+        let skip = core::mem::take(&mut self.skip);
+        if skip != 0 {
+            self.rest = self.rest.get(scan::after_args(self.rest, skip)?..)?;
         }
+        let (begin, end) = match scan::name_at::<false>(self.rest, 0) {
+            Some(found) => found,
+            None => scan::name_at::<true>(self.rest, 0)?,
+        };
+        let (&count, rest) = self.rest.get(end..)?.split_first()?;
+        let name = self.rest.get(begin..end)?;
+        (self.rest, self.skip, self.done) = (rest, count, self.is_one);
         Some(Message { name, args: Args { rest, left: count } })
     }
 }
@@ -150,19 +153,32 @@ impl<'a> Iterator for Args<'a> {
     #[inline]
     fn next(&mut self) -> Option<Arg<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let (begin, end) = scan::counted::<true>(self.rest, 0)?;
-        let name = self.rest.get(begin..end)?;
-        let (value, end) = match scan::value::<false>(self.rest, end) {
+        let (arg, end) = match scan_arg::<false>(self.rest) {
             Some(found) => found,
-            None => scan::long_value(self.rest, end)?,
+            None => long_arg(self.rest)?,
         };
         self.rest = self.rest.get(end..)?;
-        Some(Arg { name, value })
+        Some(arg)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (usize::from(self.left), Some(usize::from(self.left)))
     }
+}
+
+/// The argument at the start, and the place behind it. Without `LONG`, `None` as well where only
+/// [`long_arg`] can tell.
+#[inline(always)]
+fn scan_arg<const LONG: bool>(bytes: &[u8]) -> Option<(Arg<'_>, usize)> {
+    let (begin, end) = scan::name_at::<LONG>(bytes, 0)?;
+    // The type stands behind the name: whoever finds it need not ask whether the name is whole.
+    let (value, behind) = scan::value::<LONG>(bytes, end)?;
+    Some((Arg { name: bytes.get(begin..end)?, value }, behind))
+}
+
+#[inline(never)]
+fn long_arg(bytes: &[u8]) -> Option<(Arg<'_>, usize)> {
+    scan_arg::<true>(bytes)
 }
 
 impl ExactSizeIterator for Args<'_> {}

@@ -4,8 +4,8 @@
 //! parsers beside know the reason.
 //!
 //! Each function comes twice. With `LONG` it takes any number; without, `None` stands for numbers of
-//! more than three bytes as well. Those are rare, and a function that hands them over as a whole to its
-//! `LONG` twin calls nothing, so it has no registers to save.
+//! more than three bytes, and for names of 240 bytes and more, as well. Those are rare, and a function
+//! that hands them over as a whole to its `LONG` twin calls nothing, so it has no registers to save.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -69,6 +69,17 @@ pub(super) fn counted<const LONG: bool>(bytes: &[u8], at: usize) -> Option<(usiz
     }
 }
 
+/// The same for a name: without `LONG` only for those below 240 bytes, and hardly any is longer.
+#[inline(always)]
+pub(super) fn name_at<const LONG: bool>(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    if LONG {
+        return counted::<true>(bytes, at);
+    }
+    let length = *bytes.get(at)?;
+    let begin = at.wrapping_add(1);
+    (length < 240).then_some((begin, begin.wrapping_add(length.into())))
+}
+
 #[inline(never)]
 fn long_counted(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let (length, begin) = long_varint(bytes, at)?;
@@ -100,7 +111,7 @@ pub(super) fn after_value<const LONG: bool>(bytes: &[u8], at: usize) -> Option<u
 /// The place behind the argument at that place.
 #[inline(always)]
 pub(super) fn after_arg<const LONG: bool>(bytes: &[u8], at: usize) -> Option<usize> {
-    let (_, value) = counted::<LONG>(bytes, at)?;
+    let (_, value) = name_at::<LONG>(bytes, at)?;
     after_value::<LONG>(bytes, value)
 }
 
@@ -125,7 +136,7 @@ fn after_any_args(bytes: &[u8], count: u8) -> Option<usize> {
 /// The place behind the message at that place, its arguments included.
 #[inline(always)]
 pub(super) fn after_message<const LONG: bool>(bytes: &[u8], at: usize) -> Option<usize> {
-    let (_, count_at) = counted::<LONG>(bytes, at)?;
+    let (_, count_at) = name_at::<LONG>(bytes, at)?;
     let count = *bytes.get(count_at)?;
     let mut at = count_at.wrapping_add(1);
     for _ in 0..count {
@@ -193,7 +204,7 @@ pub(super) fn named<const LONG: bool>(
 ) -> Option<Option<usize>> {
     let mut at = 0;
     for _ in 0..count {
-        let (begin, end) = counted::<LONG>(bytes, at)?;
+        let (begin, end) = name_at::<LONG>(bytes, at)?;
         if end.wrapping_sub(begin) == name.len() && same(bytes.get(begin..end)?, name) {
             return Some(Some(end));
         }
