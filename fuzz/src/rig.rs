@@ -98,7 +98,7 @@ impl<'a> Rig<'a> {
     pub fn trace(self) -> Trace {
         Trace {
             reason: self.conn.close_reason().cloned(),
-            stats: *self.conn.stats(),
+            stats: self.conn.stats(),
             events: self.events,
             output: self.written,
         }
@@ -277,7 +277,7 @@ impl<'a> Rig<'a> {
 
     fn check_end(&mut self, took_all: bool) {
         self.timeout();
-        let stats = *self.conn.stats();
+        let stats = self.conn.stats();
         assert!(self.conn.close_reason().is_some(), "no reason");
         assert_eq!(self.conn.in_flight(), 0);
         assert!(self.conn.transmit().is_empty(), "output of a connection that is over");

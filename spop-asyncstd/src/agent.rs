@@ -220,7 +220,7 @@ impl<D: Dispatch> Agent<D> {
     {
         let config = self.config.clone();
         let begin = move |now| AgentConnection::new(config, peer, now);
-        connection::serve(self, (stream, peer), begin, stop, timer)
+        connection::serve(self, (stream, peer), begin, Some(Box::pin(stop)), timer)
     }
 }
 

@@ -9,9 +9,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_io::{AsyncRead, AsyncWrite};
-use futures_util::FutureExt;
 use futures_util::future::select;
-use spop_proto::driver::{Driver, LazyTimer, Notice, TimerStep};
+use spop_proto::driver::{Driver, Input, LazyTimer, Notice, TimerStep};
 use spop_proto::handler::Dispatch;
 use spop_proto::server::Closed;
 use spop_proto::{AgentConnection, Peer};
@@ -43,18 +42,17 @@ pub(crate) fn serve<D, S, Begin, Stop, T>(
     agent: &Agent<D>,
     (mut stream, peer): (S, Peer),
     begin: Begin,
-    stop: Stop,
+    mut stop: Option<Stop>,
     timer: T,
 ) -> impl Future<Output = Closed> + use<D, S, Begin, Stop, T>
 where
     D: Dispatch,
     S: AsyncRead + AsyncWrite + Unpin,
     Begin: FnOnce(Instant) -> AgentConnection,
-    Stop: Future<Output = ()>,
+    Stop: Future<Output = ()> + Unpin,
     T: Timer,
 {
     let (dispatch, warnings) = (Arc::clone(&agent.dispatch), Arc::clone(&agent.warnings));
-    let mut stop = Box::pin(stop.fuse());
     let serving = async move {
         let service: &D = &dispatch;
         let mut driver = Driver::new(begin(timer.now()));
@@ -62,7 +60,8 @@ where
         let mut lazy = LazyTimer::default();
         let mut wait = pin!(None);
         poll_fn(|cx| {
-            if stop.as_mut().poll(cx).is_ready() {
+            if stop.as_mut().is_some_and(|stop| Pin::new(stop).poll(cx).is_ready()) {
+                stop = None;
                 driver.leave();
             }
             let mut tally = driver.tally();
@@ -110,6 +109,10 @@ where
                     Err(_) => driver.write_failed(now),
                 }
 
+                // There may be more, and the deadlines have time until there is not.
+                if !(idle && matches!(written, Ok(0))) {
+                    continue;
+                }
                 let want = driver.interest();
                 if want.done {
                     end = Some(Poll::Ready(()));
@@ -122,10 +125,16 @@ where
                 if due {
                     driver.handle_timeout(now, log);
                 }
-                let waits = idle && matches!(written, Ok(0)) && !due && !want.ready;
-                if waits {
+                if !(due || want.ready) {
                     end = Some(Poll::Pending);
                     break;
+                }
+            }
+            if end.is_none() {
+                let now = timer.now();
+                if driver.interest().deadline.is_some_and(|deadline| deadline <= now) {
+                    let log = &mut |notice: Notice<'_>| log::tell(&notice, &warnings, now);
+                    driver.handle_timeout(now, log);
                 }
             }
             let log = |notice: Notice<'_>| log::tell(&notice, &warnings, timer.now());
@@ -165,12 +174,10 @@ fn poll_input<'s, F, S: AsyncRead + Unpin>(
     scratch: &'s mut Vec<u8>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<&'s [u8]>> {
-    let want = driver.interest();
-    if want.ready {
-        return Poll::Ready(Some(&[]));
-    }
-    if !want.read {
-        return Poll::Pending;
+    match driver.input() {
+        Input::Stream => {}
+        Input::Kept => return Poll::Ready(Some(&[])),
+        Input::None => return Poll::Pending,
     }
     scratch.resize(READ, 0);
     // An error and an end are the same to a connection.

@@ -16,6 +16,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use spop_proto::driver::Seldom;
 use spop_proto::handler::Dispatch;
 use spop_proto::server::{AcceptBackoff, Closed, LameDuck, Seats, Warning, Warnings};
 use spop_proto::{Endpoint, Health, Limits, Peer, Report, Stats};
@@ -198,11 +199,12 @@ impl Connections {
         }
         let config = agent.config.clone();
         let begin = move |now| admission.connection(config, peer, now);
-        let leaving = self.leaving.clone();
-        let stop = async move {
+        let (leaving, told) = (self.leaving.clone(), self.leaving.clone());
+        let stop = Box::pin(async move {
             let _ = leaving.recv().await;
-        };
-        let serving = connection::serve(agent, (stream, peer), begin, stop, Timer::at);
+        });
+        let stop = Seldom::new(stop, move || told.is_closed());
+        let serving = connection::serve(agent, (stream, peer), begin, Some(stop), Timer::at);
         // async-std would hand the panic on to whoever joins the task: the server.
         self.tasks.push(task::spawn(AssertUnwindSafe(serving).catch_unwind()));
     }

@@ -180,14 +180,8 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
         loop {
             let now = Instant::now();
             self.tally.clock(&self.conn, now);
-            let want = self.conn.interest();
-            if want.done {
-                break;
-            }
             // First of all: however long handlers took, the peer could not take what was not written.
-            if want.write || self.unflushed {
-                self.write(now);
-            }
+            self.write(now);
             let want = self.conn.interest();
             if want.done {
                 break;
@@ -234,7 +228,7 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
         }
         self.publish(Instant::now());
         let reason = self.conn.close_reason().cloned();
-        Closed::new(reason, *self.conn.stats())
+        Closed::new(reason, self.conn.stats())
     }
 
     fn publish(&mut self, now: Instant) {

@@ -417,7 +417,7 @@ pub(crate) fn serve<T: Socket>(
     // A handler may still run and hold the socket; the peer need not wait for that.
     shared.socket.shutdown();
     state.publish(warnings, Instant::now());
-    Closed::new(state.conn.close_reason().cloned(), *state.conn.stats())
+    Closed::new(state.conn.close_reason().cloned(), state.conn.stats())
 }
 
 #[cfg(test)]

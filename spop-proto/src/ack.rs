@@ -200,7 +200,9 @@ impl<'a> Ack<'a> {
             self.tx.commit(self.tx.active());
             self.tx.close_entry(self.key);
             self.tx.count_fallback(failure.cause());
-            self.tx.stats.too_big += u64::from(self.refused || failure.cause() == Cause::TooBig);
+            if self.refused || failure.cause() == Cause::TooBig {
+                self.tx.stats.others().too_big += 1;
+            }
         } else {
             self.send_fallback(failure.cause());
         }
@@ -311,8 +313,10 @@ impl<'a> Ack<'a> {
         self.done = true;
         self.tx.commit(self.tx.active());
         self.tx.close_entry(self.key);
-        self.tx.stats.answered += 1;
-        self.tx.stats.too_big += u64::from(self.refused);
+        self.tx.stats.usual.answered += 1;
+        if self.refused {
+            self.tx.stats.others().too_big += 1;
+        }
     }
 
     fn send_fallback(&mut self, cause: Cause) {
@@ -320,7 +324,9 @@ impl<'a> Ack<'a> {
         self.tx.roll_back();
         self.tx.close_entry(self.key);
         self.tx.fall_back(self.ids, cause, self.tx.active());
-        self.tx.stats.too_big += u64::from(self.refused || cause == Cause::TooBig);
+        if self.refused || cause == Cause::TooBig {
+            self.tx.stats.others().too_big += 1;
+        }
     }
 }
 

@@ -73,6 +73,12 @@ impl Window {
         payload as u64 >= self.0 as u64
     }
 
+    /// Whether the handshake is done.
+    pub(crate) const fn is_known(self) -> bool {
+        // Of no buffer is it as much: what is beside the body is taken off.
+        self.0 != Self::NONE.0
+    }
+
     fn has(self, bufsize: u32, bytes: usize) -> bool {
         u32::try_from(bytes).is_ok_and(|bytes| (self.0..=bufsize).contains(&bytes))
     }

@@ -17,6 +17,8 @@ use crate::tasks::{Failure, Tasks, panic_text};
 use crate::tx::Tx;
 use crate::{Ack, AgentConfig, Notify, Peer};
 
+pub use crate::seldom::Seldom;
+
 /// Something for the log.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -82,14 +84,28 @@ pub enum Notice<'a> {
 
 /// A connection and the futures of its handlers.
 ///
-/// A turn of the driver is: [`poll_answers`](Self::poll_answers), one read and
-/// [`receive`](Self::receive), [`after_read`](Self::after_read), one write, then the deadline; what
-/// to do of that says [`interest`](Self::interest). `spop-tokio` is such a driver.
+/// A turn of the driver is: [`poll_answers`](Self::poll_answers), one read and [`receive`](Self::receive)
+/// as [`input`](Self::input) says, [`after_read`](Self::after_read), one write. A turn that had nothing to
+/// read and nothing to write is the last one: then [`interest`](Self::interest) says what to wait for, and
+/// until when. `spop-tokio` is such a driver.
 #[derive(Debug)]
 pub struct Driver<F> {
     conn: AgentConnection,
     tasks: Tasks<F>,
     leaving: Leaving,
+}
+
+/// What a connection takes next. See [`Driver::input`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a driver has to know all of them")]
+pub enum Input {
+    /// What it has kept: [`receive`](Driver::receive) is to be called with no input. This is
+    /// [`Interest::ready`].
+    Kept,
+    /// What the stream has to read, or its end. This is [`Interest::read`].
+    Stream,
+    /// Nothing now.
+    None,
 }
 
 /// How long a connection that is to leave and is asked nothing waits for a question all the same. HAProxy
@@ -133,6 +149,14 @@ impl<F> Driver<F> {
         log: impl FnMut(Notice<'_>),
     ) {
         tally.publish(&self.conn, clock, log);
+    }
+
+    /// What to [`receive`](Self::receive) in this turn: a part of [`interest`](Self::interest), which has to
+    /// look for deadlines, too.
+    #[must_use]
+    #[inline]
+    pub fn input(&self) -> Input {
+        self.conn.input()
     }
 
     /// What to wait for. See [`AgentConnection::interest`].
@@ -214,7 +238,7 @@ impl<F> Driver<F> {
     #[must_use]
     pub fn finish(self) -> Closed {
         drop(self.tasks);
-        Closed::new(self.conn.close_reason().cloned(), *self.conn.stats())
+        Closed::new(self.conn.close_reason().cloned(), self.conn.stats())
     }
 }
 
@@ -369,6 +393,13 @@ impl LazyTimer {
         }
         self.set = Some(deadline);
         TimerStep::Set(deadline)
+    }
+
+    /// Whether the timer is set to a later time. It need not be asked then: as long as it goes off neither
+    /// early nor in vain, and was asked by the same task before.
+    #[must_use]
+    pub fn is_set_after(&self, now: Instant) -> bool {
+        self.set.is_some_and(|set| set > now)
     }
 
     /// The timer went off; returns the step to take now.

@@ -189,6 +189,14 @@ impl InFlight {
         Some((Key { slot: table.oldest, serial: slot.serial }, slot.ids, slot.deadline))
     }
 
+    /// When the oldest is late, or it is to be looked whether to go on.
+    #[inline]
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let table = self.table.as_deref()?;
+        let late = table.slot(table.oldest).and_then(|slot| slot.deadline);
+        [late, table.look_again].into_iter().flatten().min()
+    }
+
     /// Makes every key stale; returns how many answers were owed.
     pub(crate) fn clear(&mut self) -> u32 {
         let owed = self.len();

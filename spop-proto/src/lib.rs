@@ -89,6 +89,7 @@ mod request;
 mod request_id;
 mod router;
 mod rx;
+mod seldom;
 pub mod server;
 mod shown;
 pub mod stats;

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use crate::inflight::{Ids, InFlight, Key};
 use crate::pacing::{Frames, Pacer};
+use crate::stats::Counters;
 use crate::wire::{
     AgentHello, Disconnect, Flags, Frame, FrameHeader, FrameStart, FrameType, LENGTH_BYTES,
 };
-use crate::{AgentConfig, ConnectionStats, Status};
+use crate::{AgentConfig, Status};
 
 /// Why the fallback answer is sent instead of a handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub(crate) struct Tx {
     lent_bytes: u32,
     ack_limit: u32,
     pub(crate) in_flight: InFlight,
-    pub(crate) stats: ConnectionStats,
+    pub(crate) stats: Counters,
     pub(crate) config: AgentConfig,
     /// Since when there is output that the peer has not taken, or since it last took some.
     stall: Option<Instant>,
@@ -106,7 +107,7 @@ impl Tx {
             lent_bytes: 0,
             ack_limit: 0,
             in_flight: InFlight::default(),
-            stats: ConnectionStats::default(),
+            stats: Counters::default(),
             config,
             stall: None,
             progressed: false,
@@ -272,8 +273,8 @@ impl Tx {
     }
 
     /// Counts an answer that is a fallback, or has that of a route in it.
-    pub(crate) const fn count_fallback(&mut self, cause: Cause) {
-        let stats = &mut self.stats;
+    pub(crate) fn count_fallback(&mut self, cause: Cause) {
+        let stats = self.stats.others();
         *match cause {
             Cause::Error | Cause::TooBig => &mut stats.errors,
             Cause::Panic => &mut stats.panics,
@@ -449,7 +450,10 @@ impl Tx {
         }
         let before = self.held();
         self.with_pacer(|pacer, frames| pacer.on_frame(frames, now));
-        self.stats.held += self.held().saturating_sub(before);
+        let held = self.held().saturating_sub(before);
+        if held > 0 {
+            self.stats.others().held += held;
+        }
         if self.pacer.is_none() {
             self.exposed = self.committed;
         }

@@ -4,16 +4,16 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use spop_proto::driver::{Driver, LazyTimer, Notice, TimerStep};
+use spop_proto::driver::{Driver, Input, LazyTimer, Notice, TimerStep};
 use spop_proto::handler::Dispatch;
 use spop_proto::server::Closed;
 use spop_proto::stats::Tally;
 use spop_proto::{AgentConnection, Peer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::yield_now;
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::agent::Shared;
@@ -50,7 +50,7 @@ pub(crate) fn serve<S, D>(
     stream: S,
     begin: impl FnOnce(Instant) -> AgentConnection,
     shared: Arc<Shared<D>>,
-    mut stop: Option<Pin<Box<impl Future<Output = ()>>>>,
+    mut stop: Option<impl Future<Output = ()> + Unpin>,
 ) -> impl Future<Output = Closed>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -60,9 +60,9 @@ where
     async move {
         let mut driver = Driver::new(begin(now()));
         let mut sleep = pin!(sleep_until(tokio::time::Instant::now()));
-        let mut timer = LazyTimer::default();
+        let mut alarm = Alarm::default();
         poll_fn(|cx| {
-            if stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready()) {
+            if stop.as_mut().is_some_and(|stop| Pin::new(stop).poll(cx).is_ready()) {
                 stop = None;
                 driver.leave();
             }
@@ -91,18 +91,28 @@ where
                 });
                 driver.after_read(read, full && turn < TURNS, now);
                 let wrote = socket.write(&mut driver, tally, cx, now);
+                // There may be more, and the deadlines have time until there is not.
+                if read || wrote {
+                    continue;
+                }
                 let want = driver.interest();
                 if want.done {
                     state = Some(Poll::Ready(()));
                     break;
                 }
-                let due = poll_due(sleep.as_mut(), &mut timer, cx, want.deadline, now);
+                let due = alarm.is_due(sleep.as_mut(), cx, want.deadline, now);
                 if due {
                     driver.handle_timeout(now, log);
                 }
-                if !(read || wrote || due || want.ready) {
+                if !(due || want.ready) {
                     state = Some(Poll::Pending);
                     break;
+                }
+            }
+            if state.is_none() {
+                let now = now();
+                if driver.interest().deadline.is_some_and(|deadline| deadline <= now) {
+                    driver.handle_timeout(now, &mut |notice| tell(&notice, &shared.warnings, now));
                 }
             }
             driver.publish(tally, now, |notice| tell(&notice, &shared.warnings, now()));
@@ -154,13 +164,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         now: Instant,
         each: impl FnOnce(&mut Driver<F>, &Context<'_>, &[u8]),
     ) -> bool {
-        let want = driver.interest();
-        if want.ready {
-            each(driver, cx, &[]);
-            return true;
-        }
-        if !want.read {
-            return false;
+        match driver.input() {
+            Input::Stream => {}
+            Input::Kept => {
+                each(driver, cx, &[]);
+                return true;
+            }
+            Input::None => return false,
         }
         let mut scratch = SCRATCH.take();
         scratch.resize(READ, 0);
@@ -214,25 +224,102 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-/// Whether the deadline has come; if not, the timer wakes the task when it does.
-fn poll_due(
-    mut sleep: Pin<&mut Sleep>,
-    timer: &mut LazyTimer,
-    cx: &mut Context<'_>,
-    deadline: Option<Instant>,
-    now: Instant,
-) -> bool {
-    let mut step = timer.step(deadline, now);
-    loop {
-        match step {
-            TimerStep::Off => return false,
-            TimerStep::Due => return true,
-            TimerStep::Set(at) => sleep.as_mut().reset(at.into()),
-            TimerStep::Wait => {}
+/// When the timer of a connection goes off, and whom it wakes.
+#[derive(Default)]
+struct Alarm {
+    timer: LazyTimer,
+    task: Option<Waker>,
+}
+
+impl Alarm {
+    /// Whether the deadline has come. Where it has not, `sleep` wakes the task once it may have.
+    fn is_due(
+        &mut self,
+        mut sleep: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+        deadline: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        let mut step = self.timer.step(deadline, now);
+        loop {
+            match step {
+                TimerStep::Off => return false,
+                TimerStep::Due => return true,
+                TimerStep::Set(at) => sleep.as_mut().reset(at.into()),
+                // Asking costs more than all else that is done for a wake-up besides reading and writing,
+                // and tokio's timers go off neither early nor in vain.
+                TimerStep::Wait if self.timer.is_set_after(now) && self.wakes(cx) => return false,
+                TimerStep::Wait => {}
+            }
+            if !self.wakes(cx) {
+                self.task = Some(cx.waker().clone());
+            }
+            // Whatever the task has done before: where its time is up, tokio answers for the timer and has not
+            // asked it.
+            if pin!(unconstrained(sleep.as_mut())).poll(cx).is_pending() {
+                return false;
+            }
+            step = self.timer.fired(deadline);
         }
-        if sleep.as_mut().poll(cx).is_pending() {
-            return false;
+    }
+
+    fn wakes(&self, cx: &Context<'_>) -> bool {
+        self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::coop::{consume_budget, has_budget_remaining};
+
+    use super::*;
+
+    /// Asks until the deadline has come; how often it was asked.
+    async fn asked(spent: bool) -> u32 {
+        let deadline = now() + Duration::from_secs(1);
+        let mut sleep = pin!(sleep_until(tokio::time::Instant::now()));
+        let mut alarm = Alarm::default();
+        let mut asked = 0;
+        poll_fn(|cx| {
+            while spent && asked == 0 && has_budget_remaining() {
+                let _ = pin!(consume_budget()).poll(cx);
+            }
+            asked += 1;
+            if alarm.is_due(sleep.as_mut(), cx, Some(deadline), now()) {
+                return Poll::Ready(());
+            }
+            if asked < 3 {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await;
+        assert!(now() >= deadline);
+        asked
+    }
+
+    /// The time stands still until all tasks wait, and moves on to the next timer that is set.
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_is_not_asked_again_wakes_the_task_all_the_same() {
+        for spent in [false, true] {
+            let asked = tokio::time::timeout(Duration::from_secs(60), asked(spent)).await;
+            assert_eq!(asked.ok(), Some(4), "spent: {spent}");
         }
-        step = timer.fired(deadline);
+    }
+
+    /// It may begin in one task and go on in another.
+    #[tokio::test(start_paused = true)]
+    async fn the_task_that_asked_last_is_woken() {
+        let deadline = now() + Duration::from_secs(1);
+        let mut sleep = Box::pin(sleep_until(tokio::time::Instant::now()));
+        let mut alarm = Alarm::default();
+        let nobody = &mut Context::from_waker(Waker::noop());
+        assert!(!alarm.is_due(sleep.as_mut(), nobody, Some(deadline), now()));
+        let waiting = poll_fn(|cx| {
+            let due = alarm.is_due(sleep.as_mut(), cx, Some(deadline), now());
+            if due { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert!(waited.is_ok() && now() < deadline + Duration::from_secs(1));
     }
 }

@@ -65,6 +65,7 @@
 
 mod agent;
 mod connection;
+mod leave;
 mod listener;
 mod log;
 mod server;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use spop_proto::handler::Dispatch;
 use spop_proto::server::{AcceptBackoff, Closed, Seats, Warning};
 use spop_proto::{Endpoint, Health, Peer, Report, Stats};
-use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use crate::agent::Agent;
 use crate::connection;
+use crate::leave::Leave;
 use crate::listener::Listener;
 use crate::log::{event, warning};
 
@@ -74,20 +74,20 @@ impl<D: Dispatch, L: Listener> Server<D, L> {
 
     async fn serve(self, stop: impl Future<Output = ()>) -> Report {
         let Self { agent, listener, .. } = self;
-        let leave = Arc::new(Notify::new());
+        let leave = Leave::default();
         let mut accepting = Accepting {
             connections: Connections::default(),
             seats: Seats::new(agent.config.current_limits()),
             agent,
             listener,
-            leave: Arc::clone(&leave),
+            leave: leave.clone(),
             backoff: AcceptBackoff::new(),
         };
         accepting.run(stop).await;
         let Accepting { mut connections, listener, .. } = accepting;
         // From here on new connections are refused, and a Unix socket's file is gone.
         drop(listener);
-        leave.notify_waiters();
+        leave.tell();
         connections.drain().await;
         event!(info, report = %connections.report, "agent stopped");
         connections.report
@@ -107,7 +107,7 @@ struct Accepting<D, L> {
     seats: Seats,
     connections: Connections,
     /// Tells all connections to leave.
-    leave: Arc<Notify>,
+    leave: Leave,
     backoff: AcceptBackoff,
 }
 
@@ -176,8 +176,7 @@ impl<D: Dispatch, L: Listener> Accepting<D, L> {
         }
         let config = agent.config.clone();
         let begin = move |now| admission.connection(config, peer, now);
-        // Made before the server leaves, it hears of that whenever it is polled first.
-        let stop = Some(Box::pin(Arc::clone(&self.leave).notified_owned()));
+        let stop = Some(self.leave.told());
         let serving = connection::serve(stream, begin, Arc::clone(&agent.shared), stop);
         self.connections.tasks.spawn(connection::in_span(serving, peer));
     }

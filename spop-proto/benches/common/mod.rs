@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use spop_proto::driver::{Driver, Notice};
+use spop_proto::driver::{Driver, Input, Notice};
 use spop_proto::wire::{
     Flags, Frame, FrameHeader, FrameType, HaproxyHello, Messages, NotifyPayload,
 };
@@ -216,14 +216,30 @@ pub(crate) fn driven<D: Dispatch>(
             assert!(matches!(notice, Notice::Answered { .. }), "{notice:?}");
         };
         let mut tally = driver.tally();
-        driver.receive(input, &context, now, |n, ack, own| dispatch.serve(n, ack, own), log);
-        driver.poll_answers(&context, now, &mut tally, log);
-        let bytes = driver.transmit().len();
-        driver.transmitted(bytes);
-        tally.received(input.len());
-        tally.sent(bytes);
+        let mut sent = 0;
+        // What is read, and then that there is nothing more.
+        for input in [input, &[]] {
+            driver.poll_answers(&context, now, &mut tally, log);
+            let read = driver.input() == Input::Stream && !input.is_empty();
+            if read {
+                driver.receive(
+                    input,
+                    &context,
+                    now,
+                    |n, ack, own| dispatch.serve(n, ack, own),
+                    log,
+                );
+            }
+            driver.after_read(read, false, now);
+            let bytes = driver.transmit().len();
+            driver.transmitted(bytes);
+            tally.received(input.len());
+            tally.sent(bytes);
+            sent += bytes;
+        }
+        assert!(driver.interest().deadline > Some(now));
         driver.publish(&mut tally, || now, log);
-        bytes
+        sent
     }
 }
 

@@ -131,7 +131,10 @@ impl Core {
     }
 
     pub(super) fn abandon(&mut self) {
-        self.tx.stats.abandoned += u64::from(self.tx.in_flight.clear());
+        let owed = self.tx.in_flight.clear();
+        if owed > 0 {
+            self.tx.stats.others().abandoned += u64::from(owed);
+        }
     }
 
     pub(super) fn enter_closing(&mut self, now: Instant, wait: Duration) {

@@ -84,8 +84,8 @@ impl Core {
         *input = rest;
         self.control.frame_ends = None;
         self.control.ignored = 0;
-        self.tx.stats.frames += 1;
-        self.tx.stats.notifies += 1;
+        self.tx.stats.usual.frames += 1;
+        self.tx.stats.usual.notifies += 1;
         self.tx.pace_notify(now);
         Some((Ids { stream: stream_id, frame: frame_id }, messages))
     }
@@ -98,7 +98,7 @@ impl Core {
     ) -> Result<Step, ProtocolError> {
         // The clock of a straddling frame stops here; the next one has its own.
         self.control.frame_ends = None;
-        self.tx.stats.frames += 1;
+        self.tx.stats.usual.frames += 1;
         let malformed = |part, error| ProtocolError::Malformed { part, error, offset };
         let frame = Frame::decode(bytes).map_err(|error| malformed(Part::Header, error))?;
         if self.control.phase != Phase::Ready {
@@ -207,12 +207,12 @@ impl Core {
         Ok(match fragment {
             Fragment::Whole => Step::Notify(ids, Payload::Reassembled),
             Fragment::TooBig => {
-                self.tx.stats.refused += 1;
+                self.tx.stats.others().refused += 1;
                 self.tx.abort(ids, now);
                 Step::Abandoned(ids, AbandonedBy::Limit)
             }
             Fragment::Aborted => {
-                self.tx.stats.aborted += 1;
+                self.tx.stats.others().aborted += 1;
                 Step::Abandoned(ids, AbandonedBy::Haproxy)
             }
             Fragment::Kept | Fragment::Refused | Fragment::Unknown => Step::Skip,
@@ -241,7 +241,7 @@ impl Core {
             Payload::Reassembled => self.reassembly.payload(),
         })?;
         self.control.ignored = 0;
-        self.tx.stats.notifies += 1;
+        self.tx.stats.usual.notifies += 1;
         self.tx.pace_notify(now);
         if self.full() || self.agent_sheds() || self.has_drained_long(now) {
             self.tx.fall_back(ids, Cause::Shed, now);
@@ -266,12 +266,12 @@ impl Core {
         }
         if let Some(key) = self.tx.in_flight.find(ids) {
             self.tx.in_flight.remove(key);
-            self.tx.stats.superseded += 1;
+            self.tx.stats.others().superseded += 1;
         }
     }
 
     pub(super) fn ignore(&mut self) -> Result<Step, ProtocolError> {
-        self.tx.stats.ignored += 1;
+        self.tx.stats.others().ignored += 1;
         self.control.ignored += 1;
         let limit = self.tx.config.current_limits().ignored_frames.get();
         if self.control.ignored > limit {

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use self::core::{Core, Payload, Phase, Step};
 use crate::ack::{Ack, AnswerOnError, StaleTicket, Ticket};
 use crate::cut::MaybeCut;
+use crate::driver::Input;
 use crate::info::{ConnectionInfo, Peer};
 use crate::request::Notify;
 use crate::rx::Rx;
 use crate::server::Seat;
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats};
 use crate::tx::Tx;
 use crate::wire::{Capabilities, Messages};
 use crate::{AgentConfig, ConnectionStats, ProtocolError, Status};
@@ -402,10 +403,10 @@ impl AgentConnection {
         other.core.begin(now);
         if other.core.tx.in_flight.find(ids).is_some() {
             // Asked anew, over there: an answer to the first question would be taken for this one's.
-            self.core.tx.stats.superseded += 1;
+            self.core.tx.stats.others().superseded += 1;
             return Err(AnswerOnError::Stale);
         }
-        self.core.tx.stats.elsewhere += 1;
+        self.core.tx.stats.others().elsewhere += 1;
         other.core.tx.set_active(now);
         Ok(Ack::new(&mut other.core.tx, ids, None))
     }
@@ -470,6 +471,17 @@ impl AgentConnection {
         self.core.interest(&self.rx)
     }
 
+    /// The part of it that the beginning of a turn asks for, which takes less.
+    #[inline]
+    pub(crate) fn input(&self) -> Input {
+        match self.core.wants_input(&self.rx) {
+            _ if self.core.control.phase == Phase::Done => Input::None,
+            (true, _) => Input::Kept,
+            (false, true) => Input::Stream,
+            (false, false) => Input::None,
+        }
+    }
+
     /// Does what is due: late answers, limits of time, memory given back. To be called at the
     /// deadline of [`interest`](Self::interest); early, late and needless calls do no harm.
     ///
@@ -512,8 +524,19 @@ impl AgentConnection {
 
     /// What was counted so far.
     #[must_use]
-    pub const fn stats(&self) -> &ConnectionStats {
+    #[inline]
+    pub fn stats(&self) -> ConnectionStats {
+        self.core.tx.stats.now().all()
+    }
+
+    /// The same where they lie.
+    pub(crate) const fn counters(&self) -> &Counters {
         &self.core.tx.stats
+    }
+
+    /// Whether HAProxy's HELLO was answered with one.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.core.control.window.is_known()
     }
 
     /// Its configuration.

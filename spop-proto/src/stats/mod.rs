@@ -1,5 +1,6 @@
 //! What is counted: by a connection, by an agent, and how a monitoring system reads it.
 
+mod counters;
 mod histogram;
 mod kinds;
 mod messages;
@@ -13,6 +14,7 @@ mod visit;
 
 use core::ops::AddAssign;
 
+pub(crate) use self::counters::{Counted, Counters};
 pub use self::histogram::Histogram;
 pub use self::kinds::{CloseKind, ConnectionKind};
 pub use self::messages::MessageCounts;

@@ -4,11 +4,11 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::ConnectionStats;
 use super::histogram::{BUCKETS, Histogram, Times};
 use super::kinds::{CloseKind, ConnectionKind, STATUSES, status_index};
 use super::messages::MessageCounts;
 use super::snapshot::Snapshot;
+use super::{ConnectionStats, Counted};
 use crate::{CloseReason, ConnectionInfo, ProtocolError};
 
 /// What an agent counts while it runs. Clones share it.
@@ -121,8 +121,8 @@ impl SharedTimes {
 /// What a turn changed.
 #[derive(Debug)]
 pub(crate) struct Changes<'a> {
-    pub(crate) before: &'a ConnectionStats,
-    pub(crate) now: &'a ConnectionStats,
+    pub(crate) before: &'a Counted,
+    pub(crate) now: &'a Counted,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// Taken.
@@ -273,12 +273,11 @@ impl Stats {
     pub(crate) fn add(&self, connection: u64, changes: Changes<'_>) {
         let at = usize::try_from(connection % SHARDS as u64).unwrap_or(0);
         let Some(shard) = self.0.shards.get(at) else { return };
-        let counters = changes.now.to_array().into_iter().zip(changes.before.to_array());
-        for (count, (now, before)) in shard.counters.iter().zip(counters) {
-            if now != before {
-                add(count, now.wrapping_sub(before));
+        changes.now.since(changes.before, |at, change| {
+            if let Some(count) = shard.counters.get(at) {
+                add(count, change);
             }
-        }
+        });
         for (count, change) in [(&shard.received, changes.received), (&shard.sent, changes.sent)] {
             if change > 0 {
                 add(count, change);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ConnectionStats;
+use super::Counted;
 use super::histogram::Times;
 use super::shared::Changes;
 use crate::driver::Notice;
@@ -30,7 +30,7 @@ use crate::{AgentConnection, CloseReason};
 #[derive(Debug)]
 pub struct Tally {
     /// What is published.
-    before: ConnectionStats,
+    before: Counted,
     greeted: bool,
     received: u64,
     sent: u64,
@@ -49,16 +49,16 @@ impl Tally {
     #[must_use]
     #[inline]
     pub fn new(conn: &AgentConnection) -> Self {
-        let stats = conn.stats();
+        let before = conn.counters().now();
         Self {
-            before: *stats,
-            greeted: is_greeted(conn),
+            before,
+            greeted: conn.is_greeted(),
             received: 0,
             sent: 0,
             turn: None,
-            acks: stats.acks(),
-            deadlines: stats.deadlines,
-            handled: handled(stats),
+            acks: before.acks(),
+            deadlines: before.deadlines(),
+            handled: before.handled(),
             answers: Times::default(),
             handlers: Times::default(),
         }
@@ -67,24 +67,24 @@ impl Tally {
     /// The clock was read. What was answered since it was read before has taken until now.
     #[inline]
     pub fn clock(&mut self, conn: &AgentConnection, now: Instant) {
-        if conn.stats().acks() != self.acks {
+        if conn.counters().acks() != self.acks {
             self.time_answers(conn, now);
         }
         self.turn = Some(now);
     }
 
     fn time_answers(&mut self, conn: &AgentConnection, now: Instant) {
-        let stats = conn.stats();
+        let counted = conn.counters().now();
         let turn = self.turn.unwrap_or(now);
-        let late = stats.deadlines.saturating_sub(self.deadlines);
-        let others = stats.acks().saturating_sub(self.acks).saturating_sub(late);
+        let late = counted.deadlines().saturating_sub(self.deadlines);
+        let others = counted.acks().saturating_sub(self.acks).saturating_sub(late);
         let turn = now.saturating_duration_since(turn);
         self.add(late, conn.answer_timeout());
         self.add(others, turn);
-        let handled = handled(stats);
+        let handled = counted.handled();
         self.handlers.share(handled.saturating_sub(self.handled), turn);
-        self.acks = stats.acks();
-        self.deadlines = stats.deadlines;
+        self.acks = counted.acks();
+        self.deadlines = counted.deadlines();
         self.handled = handled;
     }
 
@@ -122,24 +122,24 @@ impl Tally {
         clock: impl FnOnce() -> Instant,
         mut log: impl FnMut(Notice<'_>),
     ) {
-        let stats = conn.stats();
-        if stats.acks() != self.acks {
+        if conn.counters().acks() != self.acks {
             self.time_answers(conn, clock());
         }
         let turn = self.turn.take();
-        if *stats == self.before && self.received == 0 && self.sent == 0 {
+        if self.received == 0 && self.sent == 0 && conn.counters().are(&self.before) {
             return;
         }
-        let peer = conn.info().peer();
-        let (shed, held) = (stats.shed - self.before.shed, stats.held - self.before.held);
-        if self.share(conn) {
-            log(Notice::First { peer, kind: conn.info().kind() });
+        let Published { first, shed, held } = self.share(conn);
+        // Not before it is needed: it lies elsewhere.
+        let peer = || conn.info().peer();
+        if first {
+            log(Notice::First { peer: peer(), kind: conn.info().kind() });
         }
         if shed > 0 {
-            log(Notice::Shed { peer, requests: shed });
+            log(Notice::Shed { peer: peer(), requests: shed });
         }
         if held > 0 {
-            log(Notice::Held { peer, answers: held });
+            log(Notice::Held { peer: peer(), answers: held });
         }
         if conn.close_reason() == Some(&CloseReason::HealthCheck)
             && let (Some(shared), Some(now)) = (conn.shared_stats(), turn)
@@ -149,20 +149,21 @@ impl Tally {
         }
     }
 
-    /// Not generic, and not inlined: it is no part of anybody's hot path. Returns whether the connection
-    /// is the first of its generation of HAProxy.
+    /// Not generic, and not inlined: it is no part of anybody's hot path.
     #[inline(never)]
-    fn share(&mut self, conn: &AgentConnection) -> bool {
-        let stats = conn.stats();
+    fn share(&mut self, conn: &AgentConnection) -> Published {
+        let counted = conn.counters().now();
+        let shed = counted.shed() - self.before.shed();
+        let held = counted.held() - self.before.held();
         let mut first = false;
-        let greeted = !self.greeted && is_greeted(conn);
+        let greeted = !self.greeted && conn.is_greeted();
         if let Some(shared) = conn.shared_stats() {
             if greeted {
                 first = shared.greeted(conn.info());
             }
             let changes = Changes {
                 before: &self.before,
-                now: stats,
+                now: &counted,
                 received: self.received,
                 sent: self.sent,
                 answers: &mut self.answers,
@@ -171,19 +172,18 @@ impl Tally {
             shared.add(conn.serial(), changes);
         }
         self.greeted |= greeted;
-        self.before = *stats;
+        self.before = counted;
         self.received = 0;
         self.sent = 0;
-        first
+        Published { first, shed, held }
     }
 }
 
-/// Answers that came from a handler, whatever it said. What was late or shed did not, or not in time.
-const fn handled(stats: &ConnectionStats) -> u64 {
-    stats.answered + stats.errors + stats.panics + stats.unanswered
-}
-
-/// Before the handshake nothing was agreed on.
-fn is_greeted(conn: &AgentConnection) -> bool {
-    conn.info().max_frame_size() > 0
+/// What there is to log of it.
+#[derive(Debug)]
+struct Published {
+    /// The connection is the first of its generation of HAProxy.
+    first: bool,
+    shed: u64,
+    held: u64,
 }

@@ -45,7 +45,7 @@ fn one_ack_whatever_becomes_of_it() {
         rig.ask(&notify(1), handler);
         assert_eq!(rig.feed(0, b""), Ok(vec![]), "{way}");
         assert_eq!(rig.take(), expected, "{way}");
-        let stats = *rig.conn.stats();
+        let stats = rig.conn.stats();
         assert_eq!((stats.notifies, stats.acks(), counter(&stats)), (1, 1, 1), "{way}");
         rig.balanced();
         // Nothing comes after it.

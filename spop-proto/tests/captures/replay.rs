@@ -55,7 +55,7 @@ impl Replay {
             connection.transmitted(bytes);
         }
         let close_reason = format!("{:?}", connection.close_reason());
-        Self { events, output, close_reason, stats: *connection.stats() }
+        Self { events, output, close_reason, stats: connection.stats() }
     }
 
     pub(crate) fn events(&self) -> Vec<String> {

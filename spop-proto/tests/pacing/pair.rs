@@ -152,7 +152,7 @@ impl Pair {
         self.exchange();
     }
 
-    pub(crate) fn stats(&self) -> &ConnectionStats {
+    pub(crate) fn stats(&self) -> ConnectionStats {
         self.agent.stats()
     }
 

@@ -264,7 +264,7 @@ impl Pair {
             let waits = want.read || want.write || want.ready || want.deadline.is_some();
             assert!(want.done != waits, "{want:?}");
         }
-        let stats = *self.agent.stats();
+        let stats = self.agent.stats();
         let known = stats.acks() + stats.superseded + stats.abandoned;
         assert_eq!(stats.notifies, known + u64::from(self.agent.in_flight()), "{stats:?}");
         let ended = self.ended.len() + self.haproxy.in_flight();

@@ -66,7 +66,7 @@ fn run_with<'a>(limits: Limits, chunks: impl Iterator<Item = &'a [u8]>) -> Seen 
         events.push(format!("answer: {}", rig.conn.answer(ticket, now).is_ok()));
     }
     output.extend(rig.take());
-    let stats = *rig.conn.stats();
+    let stats = rig.conn.stats();
     let in_flight = rig.conn.in_flight();
     let settled = stats.acks() + stats.superseded + stats.abandoned + u64::from(in_flight);
     assert_eq!(stats.notifies, settled, "{stats:?}");

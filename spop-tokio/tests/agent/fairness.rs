@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spop_proto::wire::{Frame, FrameHeader, FrameType};
 use spop_proto::{Dialect, EngineConfig, EngineConnection};
-use spop_tokio::{Agent, Peer};
+use spop_tokio::{Agent, CloseReason, Limits, Peer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 /// Always has as many requests to read as fit, and takes every answer.
 struct Flood {
@@ -55,17 +56,24 @@ impl AsyncWrite for Flood {
     }
 }
 
+impl Flood {
+    /// And how often it was read from.
+    fn new() -> (Self, Arc<AtomicUsize>) {
+        let hello = EngineConnection::new(EngineConfig::new(Dialect::Old), Instant::now());
+        let mut request = Vec::new();
+        let header = FrameHeader::connection(FrameType::NOTIFY);
+        Frame { header, payload: b"" }.encode(&mut request);
+        let reads = Arc::new(AtomicUsize::new(0));
+        let hello = Some(hello.transmit().to_vec());
+        (Self { hello, request, reads: Arc::clone(&reads) }, reads)
+    }
+}
+
 /// The runtime looks for what sockets have to say only between its tasks, and not between any two: how
 /// often the flood is read from until it has done so.
 #[tokio::test]
 async fn a_peer_that_always_has_more_leaves_the_thread_to_others() {
-    let hello = EngineConnection::new(EngineConfig::new(Dialect::Old), Instant::now());
-    let mut request = Vec::new();
-    let header = FrameHeader::connection(FrameType::NOTIFY);
-    Frame { header, payload: b"" }.encode(&mut request);
-    let reads = Arc::new(AtomicUsize::new(0));
-    let flood =
-        Flood { hello: Some(hello.transmit().to_vec()), request, reads: Arc::clone(&reads) };
+    let (flood, reads) = Flood::new();
     let agent = Agent::inline(|_, _| Ok(()));
     let serving = tokio::spawn(async move { agent.serve_connection(flood, Peer::Unknown).await });
     const ROUNDS: usize = 10;
@@ -78,4 +86,15 @@ async fn a_peer_that_always_has_more_leaves_the_thread_to_others() {
     let reads = reads.load(Ordering::SeqCst);
     assert!(reads > 0 && reads < 100 * ROUNDS, "{reads} reads in {ROUNDS} rounds");
     serving.abort();
+}
+
+/// There is never a turn in which it has nothing to do.
+#[tokio::test]
+async fn deadlines_pass_for_a_peer_that_always_has_more() {
+    let short = Duration::from_millis(10);
+    let limits = Limits::new().max_age(Some(short)).unwrap().close_timeout(short).unwrap();
+    let agent = Agent::inline(|_, _| Ok(())).limits(limits);
+    let serving = agent.serve_connection(Flood::new().0, Peer::Unknown);
+    let closed = timeout(Duration::from_secs(60), serving).await;
+    assert_eq!(closed.unwrap().reason, CloseReason::Aged);
 }
