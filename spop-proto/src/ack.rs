@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::handler::Exchange;
+use crate::exchange::Exchange;
 use crate::inflight::{Ids, Key};
 use crate::request::Notify;
 use crate::tasks::Failure;
