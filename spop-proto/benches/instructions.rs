@@ -43,6 +43,8 @@ const ROUNDS: u64 = 200;
 const MORE: u64 = 11;
 /// By how much a case may exceed its record: 3 %, in thousandths.
 const TOLERANCE: u64 = 30;
+/// Connections that take turns.
+const CROWD: usize = 10_000;
 /// What pacing may add to an answer while answers are small, in instructions.
 const PACING: u64 = 10;
 
@@ -113,6 +115,14 @@ const CASES: &[Case] = &[
         limit: None,
         only: None,
         run: driver,
+    },
+    Case {
+        name: "crowd",
+        what: "the same, each time another one of 10 000 connections",
+        answers: 1,
+        limit: None,
+        only: None,
+        run: crowd,
     },
     Case {
         name: "router",
@@ -257,6 +267,21 @@ fn driver(rounds: u64) {
     }
 }
 
+fn crowd(rounds: u64) {
+    let now = Instant::now();
+    let dispatch = Inline::new(ServiceFn::new(answer));
+    let config = counted();
+    let mut turns: Vec<_> =
+        (0..CROWD).map(|_| driven(&dispatch, connection(config.clone(), OLD, now), now)).collect();
+    let input = notify(1, &arguments(3));
+    // Each has its buffer then.
+    turns.iter_mut().for_each(|turn| assert_ne!(turn(&input), 0));
+    for round in 0..rounds {
+        let turn = &mut turns[usize::try_from(round).unwrap() % CROWD];
+        assert_ne!(turn(black_box(&input)), 0);
+    }
+}
+
 fn suspend(rounds: u64) {
     let now = Instant::now();
     let dispatch = Concurrent::new(HandlerFn::new(answer_later));
@@ -345,6 +370,11 @@ fn gate(record: bool) -> ExitCode {
     println!("pacing of small answers: {pacing} instructions, limit {PACING}");
     if pacing > PACING {
         failures.push(format!("pacing of small answers takes {pacing} instructions"));
+    }
+    let crowd = of("driver").abs_diff(of("crowd")) * 1000 / of("driver");
+    println!("10 000 connections and one differ by {crowd} ‰, limit {TOLERANCE}");
+    if crowd > TOLERANCE {
+        failures.push(format!("an answer's cost depends on the number of connections: {crowd} ‰"));
     }
     // Less the answer, which each payload costs once: 16 pieces of the large one share it.
     let small = of("fragments") - of("round");
