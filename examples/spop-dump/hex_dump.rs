@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pcap_parser::Linktype;
 
-use crate::packet::{Packet, Segment, packet};
+use crate::network::{Packet, Segment, packet};
 
 /// What a text stands for.
 #[derive(Debug, PartialEq, Eq)]

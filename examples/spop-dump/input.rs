@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 use crate::args::{Args, Format};
+use crate::connections::Show;
+use crate::hex_dump;
+use crate::network::{self, Connections};
 use crate::show::{Limits, Printer, Seen, Stream};
-use crate::tcp::Connections;
-use crate::{capture, hex_dump};
 
 /// Shows a file. Whether all of it was right.
 pub(crate) fn run<W: Write>(args: &Args, printer: &mut Printer<W>) -> io::Result<bool> {
@@ -39,7 +40,7 @@ pub(crate) fn show<W: Write>(
     match format {
         Format::Pcap => {
             let mut connections = Connections::new(args.port);
-            capture::read(source, &mut connections, printer)?;
+            network::read(source, &mut connections, &mut Show::new(printer))?;
         }
         Format::Hex => {
             let mut text = Vec::new();
@@ -54,11 +55,7 @@ pub(crate) fn show<W: Write>(
 /// By the first four bytes. A raw stream begins with the length of a frame: a zero.
 fn guess(first: &[u8]) -> Format {
     match first {
-        [0x0a, 0x0d, 0x0d, 0x0a]
-        | [0xa1, 0xb2, 0xc3, 0xd4]
-        | [0xd4, 0xc3, 0xb2, 0xa1]
-        | [0xa1, 0xb2, 0x3c, 0x4d]
-        | [0x4d, 0x3c, 0xb2, 0xa1] => Format::Pcap,
+        magic if network::is_capture(magic) => Format::Pcap,
         text if !text.is_empty()
             && text.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) =>
         {
@@ -74,10 +71,11 @@ fn text_or_raw<W: Write>(args: &Args, text: &[u8], printer: &mut Printer<W>) -> 
         Ok(hex_dump::Dump::Stream(bytes)) => raw(args, bytes.as_slice(), printer),
         Ok(hex_dump::Dump::Packets(packets)) => {
             let mut connections = Connections::new(args.port);
+            let mut show = Show::new(printer);
             for segment in packets.iter().filter_map(hex_dump::Captured::segment) {
-                connections.segment(&segment, printer)?;
+                connections.segment(&segment, &mut show)?;
             }
-            connections.end(printer)
+            connections.end(&mut show)
         }
         Err(_) if args.format == Format::Auto => raw(args, text, printer),
         Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),

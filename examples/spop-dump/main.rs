@@ -2,18 +2,20 @@
 //!
 //! - `input`: what a file is
 //! - `hex_dump`: text that stands for bytes
-//! - `capture`, `packet`, `tcp`: pcap files, the segments in them, the streams of those
+//! - `../shared/network`: captures, and the connections in them; `connections`: how those are shown
 //! - `show`: frames, what is wrong with them, and how they are printed
 
 mod args;
-mod capture;
 #[path = "../shared/command_line.rs"]
 mod command_line;
+mod connections;
 mod hex_dump;
 mod input;
-mod packet;
+#[path = "../shared/network/mod.rs"]
+mod network;
 mod show;
-mod tcp;
+#[path = "../shared/side.rs"]
+mod side;
 #[cfg(test)]
 mod tests;
 

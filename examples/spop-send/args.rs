@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches, Parser};
@@ -29,7 +29,7 @@ pub(crate) struct Args {
         value_name = "ENDPOINT",
         value_parser = options::agent,
         required_unless_present = "replay",
-        conflicts_with_all = ["replay", "against", "and"]
+        conflicts_with_all = ["replay", "against", "and", "port"]
     )]
     agent: Option<Endpoint>,
 
@@ -57,7 +57,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES")]
     max_frame_size: Option<u32>,
 
-    /// Send the NOTIFYs of a capture: the bytes that HAProxy sent on one connection.
+    /// Send the NOTIFYs of a capture: the bytes that HAProxy sent on one connection, or a capture of
+    /// the network (pcap, pcapng).
+    ///
+    /// Those of several connections go in the order in which they stand in the file, one after the
+    /// other, each put together from its fragments; on a connection for each engine-id.
     #[arg(long, value_name = "FILE", requires_all = ["against", "and"])]
     pub(crate) replay: Option<PathBuf>,
 
@@ -68,6 +72,11 @@ pub(crate) struct Args {
     /// With --replay: the agent that is compared.
     #[arg(long, value_name = "ENDPOINT", value_parser = options::agent, requires = "replay")]
     and: Option<Endpoint>,
+
+    /// With --replay of a capture of the network: the agent's port there. Without it all connections
+    /// count that begin with a HELLO, of all agents.
+    #[arg(long, value_name = "PORT", requires = "replay")]
+    port: Option<u16>,
 
     /// Say on standard error what was negotiated, what is asked, and how long answers took.
     #[arg(short, long)]
@@ -81,7 +90,16 @@ pub(crate) struct Args {
 /// What is to be done.
 pub(crate) enum Task<'a> {
     Ask(&'a Endpoint),
-    Replay { file: &'a PathBuf, against: &'a Endpoint, and: &'a Endpoint },
+    Replay(Replay<'a>),
+}
+
+/// A capture, and for whom.
+pub(crate) struct Replay<'a> {
+    pub(crate) file: &'a Path,
+    /// The agent's port in a capture of the network.
+    pub(crate) port: Option<u16>,
+    pub(crate) against: &'a Endpoint,
+    pub(crate) and: &'a Endpoint,
 }
 
 impl Args {
@@ -95,7 +113,7 @@ impl Args {
         match (&self.agent, &self.replay, &self.against, &self.and) {
             (Some(agent), ..) => Some(Task::Ask(agent)),
             (None, Some(file), Some(against), Some(and)) => {
-                Some(Task::Replay { file, against, and })
+                Some(Task::Replay(Replay { file, port: self.port, against, and }))
             }
             _ => None,
         }
@@ -183,7 +201,7 @@ Exit status:
 Examples:
   spop-send 127.0.0.1:12345 -m check-client-ip ip=192.0.2.1
   spop-send unix:/run/agent.sock --prefix waf -m headers path=str:/x id=7 -m body data=@body.bin
-  spop-send --replay tap.1.haproxy --against 127.0.0.1:12345 --and 127.0.0.1:12346";
+  spop-send --replay tap.pcapng --against 127.0.0.1:12345 --and 127.0.0.1:12346";
 
 #[cfg(test)]
 mod tests {
@@ -218,7 +236,7 @@ mod tests {
     #[test]
     fn one_task_or_the_other() {
         let replay = ["--replay", "f", "--against", "h:1", "--and", "h:2"];
-        assert!(matches!(parse(&replay).unwrap().task(), Some(Task::Replay { .. })));
+        assert!(matches!(parse(&replay).unwrap().task(), Some(Task::Replay(_))));
         assert!(matches!(parse(&["h:1", "-m", "x"]).unwrap().task(), Some(Task::Ask(_))));
         for wrong in [
             &["h:1"][..],
@@ -227,6 +245,7 @@ mod tests {
             &["--replay", "f", "--against", "h:1"],
             &["h:1", "-m", "x", "--and", "h:2"],
             &["h:1", "-m", "x", "--replay", "f", "--against", "h:1", "--and", "h:2"],
+            &["h:1", "-m", "x", "--port", "1"],
             &["h:1", "-m", "x", "--repeat", "0"],
             &["h:1", "-m", "x", "--timeout", "0"],
         ] {

@@ -1,104 +1,235 @@
-//! The NOTIFYs of a capture: what HAProxy sent on one connection, as it stands on the wire.
+//! The NOTIFYs of a capture: what HAProxy sent on one connection, as it stands on the wire, or on several.
 
 use spop_proto::Dialect;
 use spop_proto::wire::{Capabilities, Frame, FrameType, HaproxyHello};
 
 /// What of a capture can be sent again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Capture {
-    /// Which HAProxy it was.
-    pub(crate) dialect: Dialect,
+    /// In the order of their ends, of all connections.
+    pub(crate) notifies: Vec<Captured>,
+    /// The HAProxys that sent them.
+    pub(crate) engines: Vec<Engine>,
+    /// Why some of it cannot be sent again: of which connection what.
+    pub(crate) left_out: Vec<String>,
+    /// Bytes of last frames that are not whole.
+    pub(crate) cut: usize,
+}
+
+/// Whom one `engine-id` stands for. Ids of streams are of such a one: with HAProxy up to 3.0 of all its
+/// connections together.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    /// `None` is one connection, of whoever does not say it.
+    id: Option<Vec<u8>>,
     /// What it offered.
     pub(crate) max_frame_size: u32,
-    /// In the order of their ends.
-    pub(crate) notifies: Vec<Captured>,
-    /// Bytes of a last frame that is not whole.
-    pub(crate) cut: usize,
+    /// Something was seen that only HAProxy up to 3.0 does.
+    old: bool,
 }
 
 /// A NOTIFY, its fragments put together.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Captured {
+    /// Its number, in a capture of the network.
+    pub(crate) connection: Option<u64>,
+    /// Index of [`Capture::engines`].
+    pub(crate) engine: usize,
     pub(crate) stream_id: u64,
     pub(crate) frame_id: u64,
     pub(crate) payload: Vec<u8>,
 }
 
 impl Capture {
-    /// Reads the bytes of one direction, from HAPROXY-HELLO on.
+    /// Reads the bytes of one direction of one connection, from HAPROXY-HELLO on.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let mut rest = bytes;
-        let mut notifies = Vec::new();
-        let mut open: Option<Captured> = None;
-        let mut hello = None;
-        let mut fragments = false;
-        loop {
-            let at = bytes.len() - rest.len();
-            let split = Frame::split(rest);
-            let Some((frame, after)) =
-                split.map_err(|error| format!("the frame at byte {at}: {error}"))?
-            else {
-                break;
-            };
-            rest = after;
-            if hello.is_none() {
-                hello = Some(read_hello(&frame)?);
-                continue;
+        let mut capture = Self::default();
+        let mut direction = Direction::new(None);
+        direction.receive(bytes, &mut capture).map_err(|wrong| match wrong {
+            Wrong::NoHello(kind) => {
+                format!("it begins with {kind}, not with HAPROXY-HELLO: is it the other direction?")
             }
-            let header = frame.header;
-            let ids = (header.stream_id, header.frame_id);
-            let same = |open: &Captured| (open.stream_id, open.frame_id) == ids;
-            match header.kind {
-                FrameType::NOTIFY => {
-                    open = Some(Captured {
-                        stream_id: ids.0,
-                        frame_id: ids.1,
-                        payload: frame.payload.to_vec(),
-                    });
-                    fragments |= !header.flags.fin();
-                }
-                FrameType::UNSET if header.flags.abort() => open = None,
-                FrameType::UNSET => {
-                    if let Some(open) = open.as_mut().filter(|open| same(open)) {
-                        open.payload.extend_from_slice(frame.payload);
-                    }
-                }
-                _ => continue,
-            }
-            if header.flags.fin() {
-                notifies.extend(open.take());
-            }
-        }
-        let Some((offers_async, max_frame_size)) = hello else {
+            Wrong::Other(wrong) => wrong,
+        })?;
+        if direction.engine.is_none() {
             return Err(
                 "no SPOP frame in it: it wants the bytes that HAProxy sent on a connection, \
-                        from HAPROXY-HELLO on"
+                        from HAPROXY-HELLO on, or a capture of the network (pcap, pcapng)"
                     .to_owned(),
             );
+        }
+        capture.left_out = direction.end(&mut capture);
+        Ok(capture)
+    }
+
+    /// The HAProxy of a HELLO: one that is known, or another one.
+    fn engine(&mut self, hello: Hello) -> usize {
+        let Hello { id, offers_async, max_frame_size } = hello;
+        let known = |known: &Engine| known.id == id && known.max_frame_size == max_frame_size;
+        let index = match self.engines.iter().position(known).filter(|_| id.is_some()) {
+            Some(index) => index,
+            None => {
+                self.engines.push(Engine { id, max_frame_size, old: false });
+                self.engines.len() - 1
+            }
         };
-        // Its ids count from 1 on each connection, and each event is a stream of its own.
-        let counts_on =
-            |notify: &Captured| notify.stream_id.is_multiple_of(2) || notify.frame_id != 1;
-        let old = offers_async || fragments || notifies.iter().any(counts_on);
-        let dialect = if old { Dialect::Old } else { Dialect::New };
-        Ok(Self { dialect, max_frame_size, notifies, cut: rest.len() })
+        if offers_async {
+            self.is_old(index);
+        }
+        index
+    }
+
+    fn is_old(&mut self, engine: usize) {
+        if let Some(engine) = self.engines.get_mut(engine) {
+            engine.old = true;
+        }
+    }
+
+    fn add(&mut self, notify: Captured) {
+        // From 3.1 on ids count from 1 on each connection, and each event is a stream of its own.
+        if notify.stream_id.is_multiple_of(2) || notify.frame_id != 1 {
+            self.is_old(notify.engine);
+        }
+        self.notifies.push(notify);
     }
 }
 
-/// Whether it offers `async`, and its max-frame-size.
-fn read_hello(frame: &Frame<'_>) -> Result<(bool, u32), String> {
-    let kind = frame.header.kind;
-    if kind != FrameType::HAPROXY_HELLO {
-        return Err(format!(
-            "it begins with {kind}, not with HAPROXY-HELLO: is it the other direction?"
-        ));
+impl Engine {
+    /// Which HAProxy it is.
+    pub(crate) const fn dialect(&self) -> Dialect {
+        if self.old { Dialect::Old } else { Dialect::New }
     }
-    let hello = HaproxyHello::decode(frame.payload)
-        .map_err(|error| format!("its HAPROXY-HELLO: {error}"))?;
-    let offered = Capabilities::parse(hello.capabilities.unwrap_or_default());
-    let size = hello.max_frame_size.and_then(|size| u32::try_from(size).ok());
-    let size = size.ok_or("its HAPROXY-HELLO has no max-frame-size to use")?;
-    Ok((offered.contains(Capabilities::ASYNC), size))
+}
+
+/// What HAProxy sent on a connection, as it comes.
+#[derive(Debug)]
+pub(crate) struct Direction {
+    connection: Option<u64>,
+    /// Bytes of a frame that is not whole yet, and where it begins.
+    buffer: Vec<u8>,
+    at: usize,
+    /// Index of [`Capture::engines`], from HAPROXY-HELLO on.
+    engine: Option<usize>,
+    /// A payload of which fragments are to come.
+    open: Option<Captured>,
+}
+
+/// Why the rest of a direction is of no use.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// The type of its first frame is not that of HAPROXY-HELLO.
+    NoHello(FrameType),
+    /// In words.
+    Other(String),
+}
+
+impl Direction {
+    /// Of the connection with that number, if it is one of several.
+    pub(crate) const fn new(connection: Option<u64>) -> Self {
+        Self { connection, buffer: Vec::new(), at: 0, engine: None, open: None }
+    }
+
+    /// How many bytes came.
+    pub(crate) fn received(&self) -> usize {
+        self.at.saturating_add(self.buffer.len())
+    }
+
+    /// What HAProxy sent next; NOTIFYs that are whole by it are added to the capture.
+    pub(crate) fn receive(&mut self, bytes: &[u8], capture: &mut Capture) -> Result<(), Wrong> {
+        self.buffer.extend_from_slice(bytes);
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut rest = buffer.as_slice();
+        loop {
+            let split = Frame::split(rest)
+                .map_err(|error| Wrong::Other(format!("the frame at byte {}: {error}", self.at)))?;
+            let Some((frame, after)) = split else { break };
+            self.at = self.at.saturating_add(rest.len() - after.len());
+            rest = after;
+            self.frame(&frame, capture)?;
+        }
+        let taken = buffer.len() - rest.len();
+        self.buffer = buffer;
+        self.buffer.drain(..taken);
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: &Frame<'_>, capture: &mut Capture) -> Result<(), Wrong> {
+        let Some(engine) = self.engine else {
+            self.engine = Some(capture.engine(Hello::read(frame)?));
+            return Ok(());
+        };
+        let header = frame.header;
+        let (stream_id, frame_id) = (header.stream_id, header.frame_id);
+        match header.kind {
+            FrameType::NOTIFY => {
+                let (connection, payload) = (self.connection, frame.payload.to_vec());
+                let notify = Captured { connection, engine, stream_id, frame_id, payload };
+                if header.flags.fin() {
+                    self.open = None;
+                    capture.add(notify);
+                } else {
+                    capture.is_old(engine);
+                    self.open = Some(notify);
+                }
+            }
+            FrameType::UNSET => {
+                let same =
+                    |open: &mut Captured| (open.stream_id, open.frame_id) == (stream_id, frame_id);
+                let Some(mut open) = self.open.take_if(same) else { return Ok(()) };
+                open.payload.extend_from_slice(frame.payload);
+                match (header.flags.abort(), header.flags.fin()) {
+                    (true, _) => {}
+                    (false, true) => capture.add(open),
+                    (false, false) => self.open = Some(open),
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// HAProxy sent no more, or what it sent was not captured: why the end of it is of no use.
+    pub(crate) fn end(self, capture: &mut Capture) -> Vec<String> {
+        let mut left_out = Vec::new();
+        let cut = self.buffer.len();
+        if cut > 0 {
+            capture.cut = capture.cut.saturating_add(cut);
+            left_out.push(format!("the last {cut} bytes are not a whole frame, and are left out"));
+        }
+        if let Some(Captured { stream_id, frame_id, .. }) = self.open {
+            left_out.push(format!(
+                "the last fragments of stream {stream_id}, frame {frame_id} are not there: it is left out"
+            ));
+        }
+        left_out
+    }
+}
+
+/// What of a HAPROXY-HELLO counts here.
+struct Hello {
+    id: Option<Vec<u8>>,
+    offers_async: bool,
+    max_frame_size: u32,
+}
+
+impl Hello {
+    fn read(frame: &Frame<'_>) -> Result<Self, Wrong> {
+        let kind = frame.header.kind;
+        if kind != FrameType::HAPROXY_HELLO {
+            return Err(Wrong::NoHello(kind));
+        }
+        let hello = HaproxyHello::decode(frame.payload)
+            .map_err(|error| Wrong::Other(format!("its HAPROXY-HELLO: {error}")))?;
+        let offered = Capabilities::parse(hello.capabilities.unwrap_or_default());
+        let size = hello.max_frame_size.and_then(|size| u32::try_from(size).ok());
+        let size = size
+            .ok_or_else(|| Wrong::Other("its HAPROXY-HELLO has no max-frame-size to use".into()))?;
+        Ok(Self {
+            id: hello.engine_id.map(<[u8]>::to_vec),
+            offers_async: offered.contains(Capabilities::ASYNC),
+            max_frame_size: size,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -144,8 +275,46 @@ mod tests {
         let capture = Capture::read(&bytes).unwrap();
         let payloads: Vec<_> = capture.notifies.iter().map(|notify| &*notify.payload).collect();
         assert_eq!(payloads, [&b"abcdef"[..], b"g"]);
-        assert_eq!((capture.max_frame_size, capture.cut), (1000, 5));
-        assert_eq!(capture.dialect, Dialect::Old, "fragments");
+        assert_eq!(capture.cut, 5);
+        let [engine] = capture.engines.as_slice() else { panic!("{:?}", capture.engines) };
+        assert_eq!(engine.max_frame_size, 1000);
+        assert_eq!(engine.dialect(), Dialect::Old, "fragments");
+    }
+
+    /// The last fragment of another payload does not end one.
+    #[test]
+    fn a_fragment_of_nothing_is_passed_over() {
+        let bytes = [
+            hello("pipelining"),
+            frame(FrameType::NOTIFY, Flags(0), (5, 1), b"ab"),
+            frame(FrameType::UNSET, Flags::FIN, (7, 1), b"xx"),
+            frame(FrameType::UNSET, Flags::FIN, (5, 1), b"cd"),
+        ];
+        let capture = Capture::read(&bytes.concat()).unwrap();
+        let payloads: Vec<_> = capture.notifies.iter().map(|notify| &*notify.payload).collect();
+        assert_eq!(payloads, [b"abcd"]);
+    }
+
+    /// Pieces of any size, as a network brings them.
+    #[test]
+    fn bytes_come_in_pieces() {
+        let bytes = [
+            hello("pipelining"),
+            frame(FrameType::NOTIFY, Flags::FIN, (1, 1), b"one"),
+            frame(FrameType::NOTIFY, Flags::FIN, (3, 1), b"two"),
+        ]
+        .concat();
+        for size in 1..bytes.len() {
+            let mut capture = Capture::default();
+            let mut direction = Direction::new(None);
+            for piece in bytes.chunks(size) {
+                direction.receive(piece, &mut capture).unwrap();
+            }
+            assert_eq!(direction.received(), bytes.len());
+            assert!(direction.end(&mut capture).is_empty());
+            assert_eq!(capture.notifies, Capture::read(&bytes).unwrap().notifies);
+            assert_eq!(capture.notifies.len(), 2);
+        }
     }
 
     #[test]
@@ -155,7 +324,7 @@ mod tests {
             for &ids in ids {
                 bytes.extend(frame(FrameType::NOTIFY, Flags::FIN, ids, b""));
             }
-            Capture::read(&bytes).unwrap().dialect
+            Capture::read(&bytes).unwrap().engines[0].dialect()
         };
         assert_eq!(dialect("pipelining", &[(1, 1), (3, 1)]), Dialect::New);
         assert_eq!(dialect("pipelining,async", &[(1, 1)]), Dialect::Old);

@@ -2,8 +2,10 @@
 //!
 //! - `args`, `argument`: the command line, and the arguments of messages on it
 //! - `ask`: one question; `answer`: what came of it
-//! - `send`: questions from the command line; `capture`, `replay`: those of a capture, to two agents
+//! - `send`: questions from the command line; `replay`: those of a capture, to two agents
+//! - `capture`: what HAProxy sent on a connection; `connections`: on those in a capture of the network
 //! - `../shared/link.rs`: the connection, and all that can be wrong with it
+//! - `../shared/network`: pcap and pcapng files, and the connections in them; `spop-dump` reads them by it, too
 
 mod answer;
 mod args;
@@ -12,14 +14,19 @@ mod ask;
 mod capture;
 #[path = "../shared/command_line.rs"]
 mod command_line;
+mod connections;
 #[path = "../shared/generation.rs"]
 mod generation;
 #[path = "../shared/link.rs"]
 mod link;
+#[path = "../shared/network/mod.rs"]
+mod network;
 #[path = "../shared/options.rs"]
 mod options;
 mod replay;
 mod send;
+#[path = "../shared/side.rs"]
+mod side;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,7 +37,7 @@ fn main() -> ExitCode {
     let args = Args::from_command_line();
     let done = match args.task() {
         Some(Task::Ask(agent)) => send::send(&args, agent),
-        Some(Task::Replay { file, against, and }) => replay::replay(&args, file, against, and),
+        Some(Task::Replay(task)) => replay::replay(&args, &task),
         None => Err("nothing to do: see --help".to_owned()),
     };
     match done {

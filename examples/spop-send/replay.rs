@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read};
 
 use serde_json::{Value, json};
-use spop_proto::{Dialect, Endpoint, NotifyId, Outcome};
+use spop_proto::{Endpoint, EngineConfig, NotifyId, Outcome};
 
 use crate::Done;
 use crate::answer::Answer;
-use crate::args::Args;
+use crate::args::{Args, Replay};
 use crate::ask::{Unanswered, ask, describe};
-use crate::capture::{Capture, Captured};
+use crate::capture::{Capture, Captured, Engine};
+use crate::connections;
 use crate::link::{Failure, Link};
+use crate::network;
 
 /// Exit status of answers that differ.
 const DIFFERENT: u8 = 8;
@@ -24,9 +26,10 @@ type Asked = Result<Answer, Unanswered>;
 /// One of the agents.
 struct Side<'a> {
     agent: &'a Endpoint,
-    link: Option<Link>,
-    /// The last event of each stream of the capture.
-    streams: HashMap<u64, (NotifyId, Outcome)>,
+    /// A connection for each engine of the capture that has sent something, while it lasts.
+    links: HashMap<usize, Link>,
+    /// The last event of each stream of each engine.
+    streams: HashMap<(usize, u64), (NotifyId, Outcome)>,
     /// How many were asked.
     asked: u64,
 }
@@ -34,6 +37,7 @@ struct Side<'a> {
 struct Difference {
     /// Which NOTIFY, from 1.
     number: usize,
+    connection: Option<u64>,
     stream_id: u64,
     frame_id: u64,
     messages: String,
@@ -49,26 +53,17 @@ struct Comparison {
     differences: Vec<Difference>,
 }
 
-pub(crate) fn replay(
-    args: &Args,
-    file: &Path,
-    against: &Endpoint,
-    and: &Endpoint,
-) -> Result<Done, String> {
+pub(crate) fn replay(args: &Args, task: &Replay<'_>) -> Result<Done, String> {
+    let &Replay { file, against, and, .. } = task;
     let shown = file.display();
-    let bytes = fs::read(file).map_err(|error| format!("cannot read {shown}: {error}"))?;
-    let capture = Capture::read(&bytes).map_err(|reason| format!("{shown}: {reason}"))?;
-    if capture.notifies.is_empty() {
-        return Err(format!("{shown}: no NOTIFY in it"));
-    }
-    if capture.cut > 0 {
-        anstream::eprintln!(
-            "spop-send: {shown}: the last {} bytes are not a whole frame, and are left out",
-            capture.cut
-        );
+    let capture = read(task)?;
+    for what in &capture.left_out {
+        anstream::eprintln!("spop-send: {shown}: {what}");
     }
     // Refused before anything is sent.
-    args.engine(captured(&capture)).map_err(|error| error.to_string())?;
+    for notify in &capture.notifies {
+        config(args, &capture, notify.engine)?;
+    }
     let mut sides = [Side::new(against), Side::new(and)];
     let mut comparison = Comparison::default();
     let mut failed = None;
@@ -87,9 +82,7 @@ pub(crate) fn replay(
         comparison.add(index + 1, notify, answers);
     }
     for side in sides {
-        if let Some(link) = side.link {
-            link.leave();
-        }
+        side.links.into_values().for_each(Link::leave);
     }
     let mut done = comparison.done(args, &capture, against, and);
     if let Some((agent, failure)) = failed {
@@ -104,40 +97,68 @@ pub(crate) fn replay(
     Ok(done)
 }
 
-fn captured(capture: &Capture) -> Option<(Dialect, u32)> {
-    Some((capture.dialect, capture.max_frame_size))
+/// What of the file can be sent again: at least one NOTIFY.
+fn read(task: &Replay<'_>) -> Result<Capture, String> {
+    let shown = task.file.display();
+    let unreadable = |error: io::Error| format!("cannot read {shown}: {error}");
+    let mut file = File::open(task.file).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut bytes).map_err(unreadable)?;
+    let capture = if network::is_capture(&bytes) {
+        connections::read(io::Cursor::new(bytes).chain(file), task.port)
+    } else if task.port.is_some() {
+        Err("--port is for captures of the network, and this is neither pcap nor pcapng".to_owned())
+    } else {
+        file.read_to_end(&mut bytes).map_err(unreadable)?;
+        Capture::read(&bytes)
+    };
+    let capture = capture.map_err(|reason| format!("{shown}: {reason}"))?;
+    if capture.notifies.is_empty() {
+        return Err(format!("{shown}: no NOTIFY in it"));
+    }
+    Ok(capture)
+}
+
+/// HAProxy's side as that engine of the capture has it.
+fn config(args: &Args, capture: &Capture, engine: usize) -> Result<EngineConfig, String> {
+    let captured = capture.engines.get(engine);
+    let captured = captured.map(|engine: &Engine| (engine.dialect(), engine.max_frame_size));
+    let config = args.engine(captured).map_err(|error| error.to_string())?;
+    // Not the one in the capture: to an agent that HAProxy is connected to, it would be that one.
+    let id = format!("00000000-0000-4000-8000-{engine:012x}");
+    config.engine_id(id).map_err(|error| error.to_string())
 }
 
 impl<'a> Side<'a> {
     fn new(agent: &'a Endpoint) -> Self {
-        Self { agent, link: None, streams: HashMap::new(), asked: 0 }
+        Self { agent, links: HashMap::new(), streams: HashMap::new(), asked: 0 }
     }
 
     /// Asks as HAProxy did: the events of a stream one after the other, on a new connection if the
-    /// last one ended.
+    /// last one of that engine ended.
     fn ask(&mut self, args: &Args, capture: &Capture, notify: &Captured) -> Result<Asked, Failure> {
-        let mut link = match self.link.take() {
+        let mut link = match self.links.remove(&notify.engine) {
             Some(link) => link,
             None => {
-                let config = args
-                    .engine(captured(capture))
-                    .map_err(|error| Failure::Wrong(error.to_string()))?
+                let config = config(args, capture, notify.engine)
+                    .map_err(Failure::Wrong)?
                     .first_stream_id(self.asked);
                 Link::open(self.agent, config, args.timeout)?.0
             }
         };
+        let stream = (notify.engine, notify.stream_id);
         let previous = match notify.frame_id {
             ..=1 => None,
-            _ => self.streams.get(&notify.stream_id).copied(),
+            _ => self.streams.get(&stream).copied(),
         };
         let (id, result) = ask(&mut link, previous, &notify.payload, args.timeout);
         self.asked += 1;
         if let Some(id) = id {
             let outcome = if result.is_ok() { Outcome::Acked } else { Outcome::Failed };
-            self.streams.insert(notify.stream_id, (id, outcome));
+            self.streams.insert(stream, (id, outcome));
         }
         if link.engine.close_reason().is_none() {
-            self.link = Some(link);
+            self.links.insert(notify.engine, link);
         } else {
             link.leave();
         }
@@ -164,6 +185,7 @@ impl Comparison {
         }
         self.differences.push(Difference {
             number,
+            connection: notify.connection,
             stream_id: notify.stream_id,
             frame_id: notify.frame_id,
             messages: describe(&notify.payload),
@@ -200,6 +222,7 @@ impl Comparison {
             "different": different,
             "unanswered": self.unanswered,
             "cut_bytes": capture.cut,
+            "left_out": capture.left_out,
             "differences": self.differences.iter().map(|one| one.json(prefix)).collect::<Vec<_>>(),
         });
         Done { exit, text, error: None, json }
@@ -209,10 +232,13 @@ impl Comparison {
 impl Difference {
     /// As a diff: what only the first agent did, what only the second, and what both.
     fn write(&self, prefix: Option<&str>, text: &mut String) {
-        let Self { number, stream_id, frame_id, messages, answers } = self;
+        let Self { number, connection, stream_id, frame_id, messages, answers } = self;
         // Writing to a String does not fail.
-        let _ =
-            writeln!(text, "@@ NOTIFY {number}, stream {stream_id}, frame {frame_id}: {messages}");
+        let _ = write!(text, "@@ NOTIFY {number}, ");
+        if let Some(connection) = connection {
+            let _ = write!(text, "connection {connection}, ");
+        }
+        let _ = writeln!(text, "stream {stream_id}, frame {frame_id}: {messages}");
         let [ours, theirs] = answers.each_ref().map(|answer| lines(answer, prefix));
         // The same actions in another order.
         let reordered = ours.len() == theirs.len() && ours.iter().all(|line| theirs.contains(line));
@@ -232,6 +258,7 @@ impl Difference {
         });
         json!({
             "notify": self.number,
+            "connection": self.connection,
             "stream_id": self.stream_id,
             "frame_id": self.frame_id,
             "messages": self.messages,

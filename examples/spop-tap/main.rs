@@ -17,6 +17,8 @@ mod segments;
 #[path = "../spop-dump/show/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "spop-dump uses the rest")]
 mod show;
+#[path = "../shared/side.rs"]
+mod side;
 mod watch;
 
 use std::io::{self, BufWriter, Write};

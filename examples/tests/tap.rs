@@ -11,6 +11,8 @@
 
 #[path = "tap/capture.rs"]
 mod capture;
+#[path = "tap/replay.rs"]
+mod replay;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

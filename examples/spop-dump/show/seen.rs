@@ -6,24 +6,7 @@ use std::time::Duration;
 use spop_proto::wire::FrameHeader;
 use spop_proto::{OwnedValue, Scope};
 
-/// Who wrote a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Side {
-    /// HAProxy.
-    Haproxy,
-    /// The agent.
-    Agent,
-}
-
-impl Side {
-    /// As options and JSON call it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Haproxy => "haproxy",
-            Self::Agent => "agent",
-        }
-    }
-}
+pub(crate) use crate::side::Side;
 
 /// A frame, or the bytes where one should be.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use crate::other_end::{Running, Script, closed_port, described, peer, scoring, scoring_as};
-use crate::replay::capture;
+use crate::replay::{capture, network};
 use crate::run::{CHECK, Folder, SEND, finish, run, without_times};
 
 const CHECK_PAGE: &str = include_str!("../../spop-check/README.md");
@@ -80,6 +80,7 @@ fn the_page_of_spop_send() {
             ("127.0.0.1:12346", &next.endpoint),
             ("127.0.0.1:12399", &closed_port()),
             ("tap.1.haproxy", &file),
+            ("tcpdump.pcap", &network("haproxy-3.2.pcap")),
         ],
     );
     assert!(commands >= 4, "{commands} commands");

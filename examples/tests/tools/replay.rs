@@ -42,6 +42,12 @@ fn real(name: &str) -> String {
     folder.join(name).to_str().unwrap().to_owned()
 }
 
+/// A capture of the network, by tcpdump.
+pub(crate) fn network(name: &str) -> String {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dump"));
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
 #[test]
 fn the_same_agent_twice() {
     let agents = [(); 2].map(|()| Running::on_tcp(mirror(AgentConfig::new())));
@@ -127,6 +133,72 @@ fn an_agent_that_cannot_be_asked() {
     both.assert(7, "2 NOTIFYs: 1 answered alike, 0 differently, 1 by neither\n", "");
 }
 
+/// What tcpdump wrote of HAProxys of both generations.
+#[test]
+fn captures_of_the_network() {
+    let agents = [(); 2].map(|()| Running::on_tcp(mirror(AgentConfig::new())));
+    let [one, other] = agents.each_ref().map(|agent| agent.endpoint.as_str());
+    for name in ["haproxy-2.6.pcap", "haproxy-3.2.pcap"] {
+        let file = network(name);
+        replay(&file, one, other, &[]).assert(
+            0,
+            "1 NOTIFY: 1 answered alike, 0 differently, 0 by neither\n",
+            "",
+        );
+        replay(&file, one, other, &["--port", "9000"]).assert(
+            1,
+            "",
+            "spop-send: FILE: no SPOP in it: no connection to port 9000\n",
+        );
+        let did = replay(&file, one, other, &["--port", "12345", "--json"]);
+        assert_eq!((did.exit, &*did.stderr), (0, ""));
+        assert_eq!((&did.json()["notifies"], &did.json()["left_out"]), (&1.into(), &json!([])));
+    }
+    // Which connection it was is told as spop-dump numbers them.
+    let scoring = Running::on_tcp(scoring());
+    let did = replay(&network("haproxy-3.2.pcap"), &scoring.endpoint, other, &["--json"]);
+    assert_eq!(did.exit, 8);
+    assert_eq!(did.json()["differences"][0]["connection"], 1);
+}
+
+/// A capture that stops in a packet is used up to there; of one that stops before the first NOTIFY it is said
+/// what there is.
+#[test]
+fn captures_that_stop() {
+    let folder = Folder::new();
+    let agent = Running::on_tcp(mirror(AgentConfig::new()));
+    let with = |file: &str| replay(file, &agent.endpoint, &agent.endpoint, &[]);
+    let bytes = std::fs::read(network("haproxy-3.2.pcap")).unwrap();
+    with(&folder.file("stopped.pcap", &bytes[..bytes.len() - 7])).assert(
+        0,
+        "1 NOTIFY: 1 answered alike, 0 differently, 0 by neither\n",
+        "spop-send: FILE: it ends within a packet, which is left out\n",
+    );
+    // The file's header, and three packets without payload.
+    let did = with(&folder.file("begun.pcap", &bytes[..24 + 3 * 16]));
+    assert_eq!((did.exit, &*did.stdout), (1, ""), "{did:?}");
+    assert_eq!(
+        did.stderr,
+        "spop-send: FILE: no NOTIFY to use in it: it ends within a packet, which is left out\n"
+    );
+    with(&folder.file("empty.pcap", &bytes[..24])).assert(
+        1,
+        "",
+        "spop-send: FILE: no SPOP in it: no connection begins with a HELLO\n",
+    );
+    with(&folder.file("header.pcap", &bytes[..10])).assert(
+        1,
+        "",
+        "spop-send: FILE: the capture ends within its header\n",
+    );
+    let raw = folder.file("raw", &capture(&[[192, 0, 2, 1]]));
+    replay(&raw, &agent.endpoint, &agent.endpoint, &["--port", "12345"]).assert(
+        1,
+        "",
+        "spop-send: FILE: --port is for captures of the network, and this is neither pcap nor pcapng\n",
+    );
+}
+
 #[test]
 fn what_cannot_be_replayed() {
     let folder = Folder::new();
@@ -143,7 +215,7 @@ fn what_cannot_be_replayed() {
         1,
         "",
         "spop-send: FILE: no SPOP frame in it: it wants the bytes that HAProxy sent on a connection, \
-         from HAPROXY-HELLO on\n",
+         from HAPROXY-HELLO on, or a capture of the network (pcap, pcapng)\n",
     );
     with(&folder.file("hello", &capture(&[]))).assert(1, "", "spop-send: FILE: no NOTIFY in it\n");
     // A capture that ends in the middle of a frame is used up to there.

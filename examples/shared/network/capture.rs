@@ -1,24 +1,35 @@
 //! pcap and pcapng files.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
 
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
-use crate::packet::{self, Packet};
-use crate::show::Printer;
-use crate::tcp::Connections;
+use super::packet::{self, Packet};
+use super::{Connections, LeftOut, Sink};
 
 /// For a packet to fit, and no more than is read at once.
 const BUFFER: usize = 256 * 1024;
 /// No packet is larger: a block that says so is broken.
 const BUFFER_MAX: usize = 64 << 20;
 
+/// Whether a file that begins with these four bytes is a capture.
+pub(crate) const fn is_capture(first: &[u8]) -> bool {
+    matches!(
+        first,
+        [0x0a, 0x0d, 0x0d, 0x0a]
+            | [0xa1, 0xb2, 0xc3, 0xd4]
+            | [0xd4, 0xc3, 0xb2, 0xa1]
+            | [0xa1, 0xb2, 0x3c, 0x4d]
+            | [0x4d, 0x3c, 0xb2, 0xa1]
+    )
+}
+
 /// Reads all packets of a capture.
-pub(crate) fn read<W: Write>(
+pub(crate) fn read<S: Sink>(
     source: impl Read + Send,
     connections: &mut Connections,
-    printer: &mut Printer<W>,
+    sink: &mut S,
 ) -> io::Result<()> {
     let source = whole_header(source)?;
     let mut reader = create_reader(BUFFER, source).map_err(|error| invalid(&error))?;
@@ -29,7 +40,7 @@ pub(crate) fn read<W: Write>(
             Ok((taken, block)) => {
                 if let Some((link, time, data)) = links.packet(&block)? {
                     match packet::packet(link, data, time) {
-                        Packet::Tcp(segment) => connections.segment(&segment, printer)?,
+                        Packet::Tcp(segment) => connections.segment(&segment, sink)?,
                         Packet::Fragment => connections.fragment(),
                         Packet::Other => {}
                     }
@@ -48,7 +59,7 @@ pub(crate) fn read<W: Write>(
             }
             // A capture that was stopped in the middle of a packet is as good as its packets.
             Err(PcapError::UnexpectedEof) => {
-                printer.wrong(None, "the capture ends within a packet")?;
+                sink.left_out(LeftOut::LastPacket)?;
                 break;
             }
             Err(error) => return Err(invalid(&error)),
@@ -58,7 +69,7 @@ pub(crate) fn read<W: Write>(
             None => reader.refill().map_err(|error| invalid(&error))?,
         }
     }
-    connections.end(printer)
+    connections.end(sink)
 }
 
 /// The reader wants all of the file's header at once, and pipes give what they have.

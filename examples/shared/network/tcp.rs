@@ -1,14 +1,15 @@
 //! Streams out of TCP segments: in order, each byte once, and what is missing named.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use spop_proto::wire::{Flags, FrameType};
 
-use crate::packet::Segment;
-use crate::show::{Conversation, Printer, Side};
+use super::packet::Segment;
+use super::{Ends, LeftOut, Sink};
+use crate::side::Side;
 
 /// What one side may have sent ahead of bytes that are waited for. Beyond it they are given up.
 const AHEAD: usize = 4 << 20;
@@ -21,11 +22,13 @@ pub(crate) struct Connections {
     /// The agent's port, where it is known.
     port: Option<u16>,
     open: HashMap<Pair, Connection>,
-    /// Of those shown.
+    /// Of those of SPOP.
     count: u64,
     /// Those that are not SPOP.
     others: HashSet<Pair>,
     other: u64,
+    /// Those of them that could be, seen from their middle.
+    joined_late: u64,
     fragments: u64,
 }
 
@@ -44,14 +47,13 @@ impl Pair {
 #[derive(Debug)]
 struct Connection {
     halves: [Half; 2],
-    shown: Option<Shown>,
+    known: Option<Known>,
 }
 
 /// One that is SPOP.
 #[derive(Debug)]
-struct Shown {
+struct Known {
     number: u64,
-    conversation: Conversation,
     /// Where HAProxy is.
     haproxy: SocketAddr,
 }
@@ -101,6 +103,7 @@ impl Connections {
             count: 0,
             others: HashSet::new(),
             other: 0,
+            joined_late: 0,
             fragments: 0,
         }
     }
@@ -111,10 +114,10 @@ impl Connections {
     }
 
     /// The next segment.
-    pub(crate) fn segment<W: Write>(
+    pub(crate) fn segment<S: Sink>(
         &mut self,
         segment: &Segment<'_>,
-        printer: &mut Printer<W>,
+        sink: &mut S,
     ) -> io::Result<()> {
         let pair = Pair::of(segment);
         if self.port.is_some_and(|port| segment.from.port() != port && segment.to.port() != port) {
@@ -126,66 +129,67 @@ impl Connections {
             if self.open.get(&pair).is_some_and(|open| open.is_over(segment))
                 && let Some(mut old) = self.open.remove(&pair)
             {
-                self.finish(pair, &mut old, printer)?;
+                self.finish(pair, &mut old, sink)?;
             }
         }
         if self.others.contains(&pair) {
             return Ok(());
         }
         if self.open.len() >= UNDECIDED {
-            self.open.retain(|_, open| open.shown.is_some());
+            self.open.retain(|_, open| open.known.is_some());
         }
         let mut connection = self.open.remove(&pair).unwrap_or_else(Connection::new);
         connection.receive(segment);
-        if self.show(pair, &mut connection, printer)? {
+        if self.tell(pair, &mut connection, sink)? {
             self.open.insert(pair, connection);
         }
         Ok(())
     }
 
     /// The capture ends here.
-    pub(crate) fn end<W: Write>(&mut self, printer: &mut Printer<W>) -> io::Result<()> {
+    pub(crate) fn end<S: Sink>(&mut self, sink: &mut S) -> io::Result<()> {
         let mut open: Vec<_> = self.open.drain().collect();
-        open.sort_by_key(|(_, open)| open.shown.as_ref().map(|shown| shown.number));
+        open.sort_by_key(|(_, open)| open.known.as_ref().map(|known| known.number));
         for (pair, mut connection) in open {
-            self.finish(pair, &mut connection, printer)?;
+            self.finish(pair, &mut connection, sink)?;
         }
         if self.other > 0 {
-            let what = format!("other connections that do not speak SPOP: {}", self.other);
-            printer.event(None, &what)?;
+            let Self { other: all, joined_late, .. } = *self;
+            sink.left_out(LeftOut::Connections { all, joined_late })?;
         }
         if self.fragments > 0 {
-            let what = format!("{} IP fragments in the capture were left out", self.fragments);
-            printer.wrong(None, &what)?;
+            sink.left_out(LeftOut::Fragments(self.fragments))?;
         }
         Ok(())
     }
 
-    fn finish<W: Write>(
+    fn finish<S: Sink>(
         &mut self,
         pair: Pair,
         connection: &mut Connection,
-        printer: &mut Printer<W>,
+        sink: &mut S,
     ) -> io::Result<()> {
         for half in &mut connection.halves {
             half.give_up();
             half.early.push(Chunk::End);
         }
-        self.show(pair, connection, printer).map(drop)
+        self.tell(pair, connection, sink)?;
+        connection.known.as_ref().map_or(Ok(()), |known| sink.closed(known.number))
     }
 
-    /// Shows what is new, and tells whether more of it is wanted.
-    fn show<W: Write>(
+    /// Tells what is new; whether more of it is wanted.
+    fn tell<S: Sink>(
         &mut self,
         pair: Pair,
         connection: &mut Connection,
-        printer: &mut Printer<W>,
+        sink: &mut S,
     ) -> io::Result<bool> {
-        if connection.shown.is_none() {
+        if connection.known.is_none() {
             match connection.haproxy(self.port) {
                 Verdict::Unknown => return Ok(true),
-                Verdict::Other => {
+                Verdict::Other { joined_late } => {
                     self.other = self.other.saturating_add(1);
+                    self.joined_late = self.joined_late.saturating_add(u64::from(joined_late));
                     self.others.insert(pair);
                     return Ok(false);
                 }
@@ -193,34 +197,21 @@ impl Connections {
                     self.count = self.count.saturating_add(1);
                     let number = self.count;
                     let agent = if pair.0 == haproxy { pair.1 } else { pair.0 };
-                    printer.event(Some(number), &format!("HAProxy {haproxy} -> agent {agent}"))?;
-                    let conversation =
-                        if late { Conversation::joined_late() } else { Conversation::new() };
-                    connection.shown = Some(Shown { number, conversation, haproxy });
+                    sink.opened(number, Ends { haproxy, agent, late })?;
+                    connection.known = Some(Known { number, haproxy });
                 }
             }
         }
-        let Connection { halves, shown: Some(shown) } = connection else { return Ok(true) };
-        let number = shown.number;
+        let Connection { halves, known: Some(known) } = connection else { return Ok(true) };
+        let number = known.number;
         for half in halves {
-            let side = if half.from == Some(shown.haproxy) { Side::Haproxy } else { Side::Agent };
+            let side = if half.from == Some(known.haproxy) { Side::Haproxy } else { Side::Agent };
             for chunk in half.early.drain(..) {
-                let mut done = Ok(());
-                let mut print = |seen| {
-                    if done.is_ok() {
-                        done = printer.frame(Some(number), &seen);
-                    }
-                };
                 match chunk {
-                    Chunk::Bytes(bytes, time) => {
-                        shown.conversation.receive(side, &bytes, time, &mut print);
-                    }
-                    Chunk::Missing(bytes) => {
-                        shown.conversation.missing(side, bytes, &mut print);
-                    }
-                    Chunk::End => shown.conversation.end(side, &mut print),
+                    Chunk::Bytes(bytes, time) => sink.bytes(number, side, &bytes, time)?,
+                    Chunk::Missing(bytes) => sink.missing(number, side, bytes)?,
+                    Chunk::End => sink.ended(number, side)?,
                 }
-                done?;
             }
         }
         Ok(true)
@@ -230,7 +221,9 @@ impl Connections {
 /// What a connection is.
 enum Verdict {
     Unknown,
-    Other,
+    Other {
+        joined_late: bool,
+    },
     /// From its start, or from its middle.
     Spop {
         haproxy: SocketAddr,
@@ -240,7 +233,7 @@ enum Verdict {
 
 impl Connection {
     fn new() -> Self {
-        Self { halves: [Half::new(), Half::new()], shown: None }
+        Self { halves: [Half::new(), Half::new()], known: None }
     }
 
     /// Whether this SYN is of a new connection, and not the first one again.
@@ -281,7 +274,10 @@ impl Connection {
                     let haproxy = if from.port() == port { to } else { from };
                     return Verdict::Spop { haproxy, late: !half.whole };
                 }
-                (Some(None), None) => verdict = Verdict::Other,
+                (Some(None), None) => {
+                    let joined_late = !half.whole && may_be_frame(&start);
+                    verdict = Verdict::Other { joined_late };
+                }
                 (None, _) => {}
             }
         }
@@ -419,17 +415,38 @@ impl Half {
 
 /// Whether a stream begins with a HELLO, and whose; `None` while too few bytes are there.
 fn greets(bytes: &[u8]) -> Option<Option<Side>> {
-    const LARGEST: u32 = 1 << 24;
-    let (length, frame) = bytes.split_first_chunk::<4>()?;
-    let (&kind, rest) = frame.split_first()?;
-    let (flags, _) = rest.split_first_chunk::<4>()?;
-    let length = u32::from_be_bytes(*length);
-    let plausible = (7..LARGEST).contains(&length) && Flags(u32::from_be_bytes(*flags)).fin();
-    Some(match FrameType(kind) {
+    let (length, kind, flags) = head(bytes)?;
+    let plausible = LENGTHS.contains(&length) && flags.fin();
+    Some(match kind {
         FrameType::HAPROXY_HELLO if plausible => Some(Side::Haproxy),
         FrameType::AGENT_HELLO if plausible => Some(Side::Agent),
         _ => None,
     })
+}
+
+/// Whether a frame that is no HELLO could begin there.
+fn may_be_frame(bytes: &[u8]) -> bool {
+    head(bytes).is_some_and(|(length, kind, flags)| {
+        let known = matches!(
+            kind,
+            FrameType::UNSET
+                | FrameType::NOTIFY
+                | FrameType::ACK
+                | FrameType::HAPROXY_DISCONNECT
+                | FrameType::AGENT_DISCONNECT
+        );
+        LENGTHS.contains(&length) && known && flags.0 & !3 == 0
+    })
+}
+
+/// What a frame's length may be before anything was said of it.
+const LENGTHS: std::ops::Range<u32> = 7..1 << 24;
+
+fn head(bytes: &[u8]) -> Option<(u32, FrameType, Flags)> {
+    let (length, frame) = bytes.split_first_chunk::<4>()?;
+    let (&kind, rest) = frame.split_first()?;
+    let (flags, _) = rest.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*length), FrameType(kind), Flags(u32::from_be_bytes(*flags))))
 }
 
 fn wide(length: usize) -> u64 {
