@@ -43,7 +43,7 @@ const FRAME: usize = 16_380;
 const PAYLOAD: usize = 64 * 1024;
 const OUTPUT: usize = 64 * 1024;
 /// What an adapter reads at once; what it cannot use yet, it keeps.
-const READ: usize = 64 * 1024;
+const READ: usize = 96 * 1024;
 const FIRST_FRAME: usize = 4096;
 /// Of a connection beyond what limits speak of: its task, its socket's registration, the state machine.
 const FIXED: usize = 4096;

@@ -198,6 +198,8 @@ fn write<S: AsyncWrite + Unpin>(
     if !output.is_empty()
         && let Poll::Ready(written) = Pin::new(&mut *stream).poll_write(cx, output)
     {
+        // What fails is not asked to flush either, in this turn or the next.
+        *unflushed = false;
         bytes = written?;
         if bytes == 0 {
             return Err(io::ErrorKind::WriteZero.into());

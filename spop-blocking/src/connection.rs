@@ -180,9 +180,12 @@ impl<'a, T: Read + Write, S: Service> Connection<'a, T, S> {
         loop {
             let now = Instant::now();
             self.tally.clock(&self.conn, now);
+            let mut want = self.conn.interest();
             // First of all: however long handlers took, the peer could not take what was not written.
-            self.write(now);
-            let want = self.conn.interest();
+            if !want.done && (want.write || self.unflushed) {
+                self.write(now);
+                want = self.conn.interest();
+            }
             if want.done {
                 break;
             }

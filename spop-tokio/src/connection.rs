@@ -206,6 +206,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     wrote = true;
                 }
                 Poll::Ready(Ok(_) | Err(_)) => {
+                    // What fails is not asked to flush either, in this turn or the next.
+                    self.unflushed = false;
                     driver.write_failed(now);
                     return true;
                 }

@@ -98,6 +98,8 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
+impl core::iter::FusedIterator for Messages<'_> {}
+
 /// A message: a name and its arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
@@ -182,6 +184,8 @@ fn long_arg(bytes: &[u8]) -> Option<(Arg<'_>, usize)> {
 }
 
 impl ExactSizeIterator for Args<'_> {}
+
+impl core::iter::FusedIterator for Args<'_> {}
 
 /// An argument: a name, which may be empty, and a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,6 +359,20 @@ mod tests {
         assert_eq!(first.arg_at(3), None);
         assert_eq!(messages.named(b"m2").unwrap().args().len(), 0);
         assert!(messages.named(b"m3").is_none());
+    }
+
+    /// Whether or not it is known how many there are, and whatever lies behind the last one's name.
+    #[test]
+    fn there_are_no_more_messages_after_the_last() {
+        for payload in
+            [PAYLOAD, b"\x01a\x00\x01b\x01\x01x\x08\x01y", b"\x01b\x01\x01x\x08\x01y", b"\x01a\x00"]
+        {
+            for mut messages in [Messages::check(payload).unwrap(), Messages::checked(payload)] {
+                while messages.next().is_some() {}
+                assert!(messages.next().is_none() && messages.next().is_none(), "{payload:?}");
+                assert!(messages.named(b"").is_none() && messages.named(b"x").is_none());
+            }
+        }
     }
 
     #[test]

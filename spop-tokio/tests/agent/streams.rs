@@ -5,9 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use spop_proto::Dialect::New;
-use spop_tokio::{Agent, Peer, Scope};
+use spop_proto::Dialect::{New, Old};
+use spop_proto::wire::{Frame, FrameHeader, FrameType};
+use spop_proto::{EngineConfig, EngineConnection};
+use spop_tokio::{Agent, CloseReason, Peer, Scope};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 use crate::common::{Engine, Told, payload};
@@ -100,4 +103,63 @@ async fn a_peer_that_never_reads_is_given_up() {
     // Once the pipe took a part: ten seconds are given again after the last progress.
     assert!((10..=20).contains(&waited), "{waited}");
     assert_eq!(closed.reason.to_string(), "timeout: the peer takes no output");
+}
+
+/// Reads a HELLO and a request, and has taken one answer when it breaks; it never gets to flush.
+struct Breaking {
+    input: Vec<Vec<u8>>,
+    writes: usize,
+}
+
+impl Breaking {
+    fn new() -> Self {
+        let hello = EngineConnection::new(EngineConfig::new(Old), Instant::now());
+        let mut request = Vec::new();
+        let header = FrameHeader::connection(FrameType::NOTIFY);
+        Frame { header, payload: b"" }.encode(&mut request);
+        Self { input: vec![request, hello.transmit().to_vec()], writes: 0 }
+    }
+}
+
+impl AsyncRead for Breaking {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(input) = self.input.pop() else { return Poll::Pending };
+        buf.put_slice(&input);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Breaking {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes += 1;
+        Poll::Ready(if self.writes == 1 {
+            Ok(buf.len())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        assert_eq!(self.writes, 1, "asked to flush after it broke");
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_broke_is_not_asked_to_flush() {
+    let agent = Agent::inline(|_, _| Ok(()));
+    let closed = agent.serve_connection(Breaking::new(), Peer::Unknown).await;
+    assert_eq!((closed.reason, closed.stats.answered), (CloseReason::PeerClosed, 1));
 }

@@ -1,4 +1,4 @@
-//! No peer has a thread for itself.
+//! Streams that are in the way of others, or break.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::future::Future;
@@ -89,4 +89,63 @@ fn deadlines_pass_for_a_peer_that_always_has_more() {
     let serving = agent.serve_connection(Flood::new().0, Peer::Unknown);
     let closed = task::block_on(timeout(Duration::from_secs(60), serving));
     assert_eq!(closed.unwrap().reason, CloseReason::Aged);
+}
+
+/// Reads a HELLO and a request, and has taken one answer when it breaks; it never gets to flush.
+struct Breaking {
+    input: Vec<Vec<u8>>,
+    writes: usize,
+}
+
+impl Breaking {
+    fn new() -> Self {
+        let hello = EngineConnection::new(EngineConfig::new(Dialect::Old), Instant::now());
+        let mut request = Vec::new();
+        let header = FrameHeader::connection(FrameType::NOTIFY);
+        Frame { header, payload: b"" }.encode(&mut request);
+        Self { input: vec![request, hello.transmit().to_vec()], writes: 0 }
+    }
+}
+
+impl AsyncRead for Breaking {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let Some(input) = self.input.pop() else { return Poll::Pending };
+        buf.get_mut(..input.len()).unwrap().copy_from_slice(&input);
+        Poll::Ready(Ok(input.len()))
+    }
+}
+
+impl AsyncWrite for Breaking {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes += 1;
+        Poll::Ready(if self.writes == 1 {
+            Ok(buf.len())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        assert_eq!(self.writes, 1, "asked to flush after it broke");
+        Poll::Pending
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_stream_that_broke_is_not_asked_to_flush() {
+    let agent = Agent::inline(|_, _| Ok(()));
+    let closed = task::block_on(agent.serve_connection(Breaking::new(), Peer::Unknown));
+    assert_eq!((closed.reason, closed.stats.answered), (CloseReason::PeerClosed, 1));
 }
