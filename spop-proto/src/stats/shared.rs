@@ -178,9 +178,10 @@ impl Stats {
         let dropped_with = load(&shared.dropped_with);
         let mut counters = [0; ConnectionStats::COUNTERS];
         for shard in &shared.shards {
-            shard.answers.add_to(&mut now.answer_time);
+            // The other way round than they are written, so that nothing seems to be answered that was not
+            // asked: that is the second of the counters.
             shard.handlers.add_to(&mut now.handler_time);
-            // The other way round: what was asked is the second of the counters.
+            shard.answers.add_to(&mut now.answer_time);
             for (count, shared) in counters.iter_mut().zip(&shard.counters).rev() {
                 *count += load(shared);
             }
