@@ -13,13 +13,13 @@
 mod engine;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Engine;
 use spop_blocking::{
@@ -27,6 +27,7 @@ use spop_blocking::{
     StopHandle,
 };
 use spop_proto::Dialect::New;
+use spop_proto::{EngineConfig, EngineConnection};
 
 fn start<S: Service>(agent: Agent<S>) -> (TcpStream, StopHandle, thread::JoinHandle<Report>) {
     let server: Server<S, _> = agent.bind("127.0.0.1:0").unwrap();
@@ -246,21 +247,21 @@ struct Late {
 }
 
 impl Read for Late {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.stream.read(buf)
     }
 }
 
 impl Write for Late {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.kept.extend_from_slice(buf);
         Ok(buf.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.late = !self.late;
         if self.late {
-            return Err(std::io::ErrorKind::WouldBlock.into());
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         self.stream.write_all(&std::mem::take(&mut self.kept))
     }
@@ -288,7 +289,7 @@ struct Deaf(Mutex<mpsc::Receiver<UnixStream>>);
 impl Listener for Deaf {
     type Stream = UnixStream;
 
-    fn accept(&self) -> std::io::Result<(UnixStream, Peer)> {
+    fn accept(&self) -> io::Result<(UnixStream, Peer)> {
         let given = self.0.lock().unwrap().recv();
         Ok((
             given.unwrap_or_else(|_| {
@@ -302,7 +303,7 @@ impl Listener for Deaf {
 
     fn unblock(&self) {}
 
-    fn local_addr(&self) -> std::io::Result<Endpoint> {
+    fn local_addr(&self) -> io::Result<Endpoint> {
         Ok(Endpoint::Unix("nowhere".into()))
     }
 }
@@ -321,4 +322,41 @@ fn a_stop_does_not_wait_for_a_listener_that_cannot_be_woken() {
     stop.stop();
     assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap().connections, 1);
     drop(engine);
+}
+
+/// Reads a HELLO and then its end, and is never done with flushing.
+struct Ending {
+    input: Vec<Vec<u8>>,
+    over: bool,
+}
+
+impl Read for Ending {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(input) = self.input.pop() else {
+            self.over = true;
+            return Ok(0);
+        };
+        buf[..input.len()].copy_from_slice(&input);
+        Ok(input.len())
+    }
+}
+
+impl Write for Ending {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(buf.len())
+    }
+
+    /// As long as its time limit each time.
+    fn flush(&mut self) -> io::Result<()> {
+        assert!(!self.over, "asked to flush after the end");
+        Err(io::ErrorKind::TimedOut.into())
+    }
+}
+
+#[test]
+fn a_stream_that_ended_is_not_asked_to_flush() {
+    let hello = EngineConnection::new(EngineConfig::new(New), Instant::now());
+    let stream = Ending { input: vec![hello.transmit().to_vec()], over: false };
+    let closed = Agent::inline(|_, _| Ok(())).serve_connection(stream, Peer::Unknown);
+    assert_eq!(closed.reason, CloseReason::PeerClosed);
 }
