@@ -20,7 +20,7 @@ use crate::log;
 use crate::timer::Timer;
 
 /// What one read may bring. Of requests of 8 KiB, 16 in flight, 64 KiB take a read more (3 % more of the
-/// processor), and 128 KiB leave its caches.
+/// processor).
 const READ: usize = 96 * 1024;
 /// Reads before a stream that always has more lets other tasks have the thread: nothing else in
 /// async-std makes it.
